@@ -1,0 +1,40 @@
+package activator
+
+import "time"
+
+// Config is one model's share of the activator.
+type Config struct {
+	// Min replicas are kept, Max are never exceeded. Min ≤ Max, Max ≥ 1.
+	Min, Max int
+	// ScaledownAfter is how long a replica stays after the last byte of its last response, or after it
+	// became ready if none came. 0 means at once.
+	ScaledownAfter time.Duration
+	// SleepAfter frees device memory first and keeps the process; 0 means never.
+	SleepAfter time.Duration
+	// Concurrency is the number of requests that one replica gets at once. 0 means the engine's own limit,
+	// or DefaultConcurrency where it has told none.
+	Concurrency int
+	// MaxQueuedRequests and MaxQueuedBytes bound this model's queue. 0 means no bound of its own.
+	MaxQueuedRequests int
+	MaxQueuedBytes    int64
+	// DrainTimeout bounds how long requests in flight may go on once a replica must leave.
+	DrainTimeout time.Duration
+	// BackoffMin and BackoffMax bound the pause after a failed start; it doubles in between.
+	BackoffMin, BackoffMax time.Duration
+}
+
+// DefaultConcurrency is used where neither the configuration nor the engine says more.
+const DefaultConcurrency = 32
+
+// DefaultConfig is what an empty scaling block means: Flyte's replicas (0, 1), DESIGN.md's limits.
+func DefaultConfig() Config {
+	return Config{
+		Min: 0, Max: 1,
+		ScaledownAfter:    10 * time.Minute,
+		MaxQueuedRequests: 2000,
+		MaxQueuedBytes:    256 << 20,
+		DrainTimeout:      5 * time.Minute,
+		BackoffMin:        time.Second,
+		BackoffMax:        5 * time.Minute,
+	}
+}

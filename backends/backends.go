@@ -1,0 +1,151 @@
+// Package backends says what a replica is: the plain values that describe how to run one (Spec),
+// how to reach one (Endpoint) and why one failed (Failure). Drivers live below it, one folder each:
+// process/ starts engines on this machine, static/ watches servers that somebody else runs, sglang/
+// knows SGLang's flags, output and failures, transport/ is the client half of a replica's HTTP.
+//
+// The values here are immutable once handed over and safe to share between goroutines.
+package backends
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Engine names the kind of server that a replica runs.
+type Engine string
+
+const (
+	// EngineSGLang gets SGLang's flags, probes, log phases, rid and abort.
+	EngineSGLang Engine = "sglang"
+	// EngineOpenAI is any OpenAI-compatible server: nothing is assumed but its routes and a probe path.
+	EngineOpenAI Engine = "openai"
+)
+
+// Driver names what starts and stops replicas.
+type Driver string
+
+const (
+	DriverProcess Driver = "process"
+	DriverStatic  Driver = "static"
+)
+
+// Secret is read from File at each start and given to the engine as environment variable Env.
+// Its value is masked wherever a spec is shown.
+type Secret struct {
+	Name string
+	Env  string
+	File string
+}
+
+// Spec is everything that makes a replica of one model. Two specs with the same Hash run
+// interchangeable replicas, so a reload that leaves the hash alone restarts nothing.
+type Spec struct {
+	// Model is the resource name (lowercase letters, digits, '-'); ModelID what clients send.
+	Model   string
+	ModelID string
+	// ServedName is the name told to the engine. It holds no ':' (SGLang reads one as a LoRA adapter).
+	ServedName string
+	Engine     Engine
+	Driver     Driver
+
+	// Command is the program and its leading arguments. For EngineSGLang the driver appends
+	// --model-path, --served-model-name, --host, --port, --api-key and then ExtraArgs. For EngineOpenAI the
+	// placeholders {host}, {port}, {api_key}, {model_path} and {served_name} are replaced in Command and ExtraArgs.
+	Command   []string
+	ExtraArgs []string
+	// ModelPath is a local folder or a Hugging Face repository id; the engine gets it as it is.
+	ModelPath string
+	Env       map[string]string
+	Secrets   []Secret
+	Dir       string // working folder; empty: the gateway's own
+	// Probe is the readiness path, such as /health.
+	Probe string
+	// URLs are the base addresses of DriverStatic's replicas, without a trailing slash.
+	URLs []string
+	// StaticAPIKey goes as a bearer token to DriverStatic's replicas; empty: none.
+	StaticAPIKey string
+
+	// StartTimeout bounds a start without progress; each line of new progress re-arms it. 0 means 20 minutes.
+	StartTimeout time.Duration
+}
+
+// Hash identifies the spec: equal hashes mean that a running replica need not be replaced.
+func (s *Spec) Hash() string {
+	b, err := json.Marshal(s) // maps are marshalled in key order
+	if err != nil {
+		panic("BUG: a spec holds only plain values: " + err.Error())
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Endpoint is how to reach one ready replica.
+type Endpoint struct {
+	Addr       string // host:port
+	TLS        bool
+	PathPrefix string // put before every path, for static URLs such as http://host/llm; usually empty
+	APIKey     string // sent as bearer token; empty: none
+	Engine     Engine
+	ServedName string
+	// Concurrency is the engine's own limit of requests at once; 0: not known.
+	Concurrency int
+}
+
+// Phase is a stretch of a start, as told to waiting clients.
+type Phase string
+
+const (
+	PhaseQueued   Phase = "queued"   // waits for devices
+	PhaseLaunch   Phase = "launch"   // process started, imports
+	PhaseDownload Phase = "download" // weights on their way to this machine
+	PhaseWeights  Phase = "weights"  // weights on their way to the device
+	PhaseKVCache  Phase = "kv_cache"
+	PhaseGraphs   Phase = "cuda_graphs"
+	PhaseWarmup   Phase = "warmup"
+)
+
+// Class names the cause of a failed start or a death, for metrics, logs and clients.
+type Class string
+
+const (
+	ClassOutOfMemory   Class = "out_of_memory"
+	ClassModelNotFound Class = "model_not_found_upstream"
+	ClassGated         Class = "model_gated"
+	ClassUnsupported   Class = "unsupported_model"
+	ClassBadFlag       Class = "invalid_launch_argument"
+	ClassPortTaken     Class = "port_taken"
+	ClassDriver        Class = "device_error"
+	ClassDiskFull      Class = "disk_full"
+	ClassKilled        Class = "killed"
+	ClassHang          Class = "start_hang"
+	ClassExited        Class = "engine_exited"
+	ClassNotFound      Class = "command_not_found"
+	ClassUnreachable   Class = "unreachable"
+	ClassStopped       Class = "stopped"
+)
+
+// Failure is why a replica did not start, or died. Message and Advice go to clients, so they hold no
+// addresses, paths, tokens or output; Lines are for the log.
+type Failure struct {
+	Class     Class
+	Message   string // one sentence, such as "the engine ran out of GPU memory while loading the weights"
+	Advice    string // what an operator should change; may be empty
+	Permanent bool   // trying again without a change cannot help
+	Lines     []string
+	Err       error // for errors.Is; may be nil
+}
+
+func (f *Failure) Error() string {
+	if f.Err != nil {
+		return fmt.Sprintf("%s: %s: %v", f.Class, f.Message, f.Err)
+	}
+	return fmt.Sprintf("%s: %s", f.Class, f.Message)
+}
+
+func (f *Failure) Unwrap() error { return f.Err }
+
+// IsPermanent lets packages that may not import this one ask the question through an interface.
+func (f *Failure) IsPermanent() bool { return f.Permanent }
