@@ -1,0 +1,137 @@
+package jsonbody
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf16"
+)
+
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
+
+// special marks (in the high bit of each byte, exact up to and including the lowest mark) the bytes of w
+// at which a string needs a closer look: control characters, '"', '\\' and all that is not ASCII.
+// Flipping bit 1 turns '"' (0x22) into 0x20 and leaves controls below it, so one subtraction finds both;
+// a borrow can only spoil the marks above a true one.
+func special(w uint64) uint64 {
+	return ((w ^ 2*ones) - 0x21*ones | (w ^ '\\'*ones) - ones | w) & high
+}
+
+// skipString validates a string from the byte after its opening quote and gives the place after the
+// closing one, or that of the fault. Nearly all bytes of a large body are inside long strings (text,
+// base64 images), so it goes through them 32 at a time.
+func skipString(b []byte, i int) (int, fault) {
+	for {
+		s := b[i:]
+		for len(s) >= 32 {
+			w0 := binary.LittleEndian.Uint64(s)
+			w1 := binary.LittleEndian.Uint64(s[8:])
+			w2 := binary.LittleEndian.Uint64(s[16:])
+			w3 := binary.LittleEndian.Uint64(s[24:])
+			m := (w0 ^ 2*ones) - 0x21*ones | (w0 ^ '\\'*ones) - ones | w0
+			m |= (w1 ^ 2*ones) - 0x21*ones | (w1 ^ '\\'*ones) - ones | w1
+			m |= (w2 ^ 2*ones) - 0x21*ones | (w2 ^ '\\'*ones) - ones | w2
+			m |= (w3 ^ 2*ones) - 0x21*ones | (w3 ^ '\\'*ones) - ones | w3
+			if m&high != 0 {
+				break
+			}
+			s = s[32:]
+		}
+		for len(s) >= 8 {
+			if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
+				s = s[bits.TrailingZeros64(m)>>3:]
+				break
+			}
+			s = s[8:]
+		}
+		// Fewer than 8 bytes are left, or the next one is special.
+		for len(s) > 0 && s[0] >= ' ' && s[0] < 0x80 && s[0] != '"' && s[0] != '\\' {
+			s = s[1:]
+		}
+		i = len(b) - len(s)
+		if len(s) == 0 {
+			return i, faultEnd
+		}
+		switch c := s[0]; {
+		case c == '"':
+			return i + 1, faultNone
+		case c == '\\':
+			n, ft := skipEscape(b, i)
+			if ft != faultNone {
+				return n, ft
+			}
+			i = n
+		case c < ' ':
+			return i, faultControl
+		default:
+			n := skipRunes(b, i)
+			if n < len(b) && b[n] >= 0x80 {
+				return n, faultUTF8
+			}
+			i = n
+		}
+	}
+}
+
+// skipEscape validates the escape whose backslash is at i and gives the place after it.
+func skipEscape(b []byte, i int) (int, fault) {
+	if i+1 >= len(b) {
+		return len(b), faultEnd
+	}
+	switch b[i+1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return i + 2, faultNone
+	case 'u':
+	default:
+		return i, faultEscape
+	}
+	r, ok := hex4(b[i+2:])
+	if !ok {
+		return i, faultEscape
+	}
+	if !utf16.IsSurrogate(r) {
+		return i + 6, faultNone
+	}
+	if next := b[i+6:]; len(next) >= 6 && next[0] == '\\' && next[1] == 'u' {
+		if low, ok := hex4(next[2:]); ok && utf16.DecodeRune(r, low) != '\uFFFD' {
+			return i + 12, faultNone
+		}
+	}
+	return i, faultSurrogate
+}
+
+// skipRunes goes over valid UTF-8 sequences of two to four bytes (RFC 3629 §4) and stops at the first
+// byte that is ASCII, starts no valid sequence, or is past the end.
+func skipRunes(b []byte, i int) int {
+	for i < len(b) {
+		s := b[i:]
+		switch c := s[0]; {
+		case c < 0xC2 || c > 0xF4:
+			return i
+		case c < 0xE0:
+			if len(s) < 2 || !trails(s[1]) {
+				return i
+			}
+			i += 2
+		case c < 0xF0:
+			if len(s) < 3 || !trails(s[1]) || !trails(s[2]) ||
+				c == 0xE0 && s[1] < 0xA0 || // overlong
+				c == 0xED && s[1] > 0x9F { // surrogates
+				return i
+			}
+			i += 3
+		default:
+			if len(s) < 4 || !trails(s[1]) || !trails(s[2]) || !trails(s[3]) ||
+				c == 0xF0 && s[1] < 0x90 || // overlong
+				c == 0xF4 && s[1] > 0x8F { // beyond U+10FFFF
+				return i
+			}
+			i += 4
+		}
+	}
+	return i
+}
+
+func trails(c byte) bool { return c&0xC0 == 0x80 }
