@@ -52,7 +52,7 @@ var keyNames = [numKeys]string{
 // maxKeyLen is the length of the longest name in keyNames.
 const maxKeyLen = len("custom_logit_processor")
 
-// Reserved are the members that only the gateway may set: they choose an engine's request id, its place
+// reserved are the members that only the gateway may set: they choose an engine's request id, its place
 // in the queue, another engine's address or code to run. Drop them from what clients send.
 var reserved = [...]Key{
 	RID, Priority, BootstrapHost, BootstrapPort, BootstrapRoom, SessionID, SessionParams, CustomLogitProcessor,
