@@ -1,0 +1,341 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+var (
+	// ErrNotYet says that nothing (more) arrived before the given time. The call goes on.
+	ErrNotYet = errors.New("nothing arrived yet")
+	// ErrCancelled says that Cancel ended the call.
+	ErrCancelled = errors.New("call cancelled")
+)
+
+// Phase is how far a call had come when it failed.
+type Phase uint8
+
+const (
+	PhaseDial Phase = iota // no connection
+	PhaseSend              // the request was not wholly written
+	PhaseHead              // no byte, or no whole head, of the response had arrived
+	PhaseBody              // the response had begun
+)
+
+func (p Phase) String() string {
+	return [...]string{"connecting", "sending the request", "waiting for the response", "reading the response"}[p]
+}
+
+// Error is a failed exchange.
+type Error struct {
+	Phase Phase
+	// Refused: nobody listens at the address, so the replica has surely not seen the request.
+	Refused bool
+	Err     error
+}
+
+func (e *Error) Error() string { return e.Phase.String() + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Request is what a call sends. Its fields must not hold line breaks; they stay untouched until the head of the
+// response has arrived, because a request that met a closed idle connection is sent again.
+type Request struct {
+	Method      string
+	Path        string
+	ContentType string   // empty: no body is announced
+	Accept      string   // empty: none
+	Extra       []byte   // more header lines, each ended by CRLF
+	Body        [][]byte // written one after the other
+}
+
+func (r *Request) bodyLen() (n int) {
+	for _, part := range r.Body {
+		n += len(part)
+	}
+	return n
+}
+
+// Call is one exchange. Its order is Send, AwaitHead (again while it says ErrNotYet), Read to io.EOF, Close.
+type Call struct {
+	// Header is the response's, valid after AwaitHead.
+	Header fasthttp.ResponseHeader
+
+	pool *Pool
+	req  *Request
+
+	mu         sync.Mutex // guards the fields below, which Cancel reads from other goroutines
+	cancelled  bool
+	conn       *conn
+	cancelDial context.CancelFunc
+
+	body     body
+	complete bool // the response was read to its end
+}
+
+// NewCall begins an exchange; nothing is sent yet.
+func (p *Pool) NewCall() *Call { return &Call{pool: p} }
+
+// Cancel ends the call from any goroutine, in any phase: the connection is closed, blocked calls return ErrCancelled.
+// Calling it again, or after Close, does nothing.
+func (c *Call) Cancel() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancelled {
+		return
+	}
+	c.cancelled = true
+	if c.cancelDial != nil {
+		c.cancelDial()
+	}
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+}
+
+// Send writes the request on an idle connection, or else on a new one.
+func (c *Call) Send(req *Request) error {
+	c.req = req
+	if idle := c.pool.take(time.Now()); idle != nil {
+		if err := c.adopt(idle); err != nil {
+			return err
+		}
+		if c.write() == nil {
+			return nil
+		}
+		// Closed by the engine while idle: what was written has reached nobody that could act on it.
+		c.drop()
+	}
+	return c.sendFresh()
+}
+
+func (c *Call) sendFresh() error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.pool.dialFor)
+	defer cancel()
+	c.mu.Lock()
+	if c.cancelled {
+		c.mu.Unlock()
+		return ErrCancelled
+	}
+	c.cancelDial = cancel
+	c.mu.Unlock()
+
+	nc, err := c.pool.dial(ctx, c.pool.endpoint.Addr)
+	c.mu.Lock()
+	c.cancelDial = nil
+	c.mu.Unlock()
+	if err != nil {
+		return c.fail(PhaseDial, err)
+	}
+	if err := c.adopt(newConn(nc)); err != nil {
+		return err
+	}
+	if err := c.write(); err != nil {
+		return c.fail(PhaseSend, err)
+	}
+	return nil
+}
+
+// adopt makes the connection the call's own, or closes it if the call was cancelled meanwhile.
+func (c *Call) adopt(conn *conn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancelled {
+		_ = conn.Close()
+		return ErrCancelled
+	}
+	c.conn = conn
+	return nil
+}
+
+// drop closes the call's connection and forgets it.
+func (c *Call) drop() {
+	c.mu.Lock()
+	conn := c.conn
+	c.conn = nil
+	c.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+func (c *Call) write() error {
+	conn, req := c.conn, c.req
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	w := conn.bw
+	// bufio keeps the first error and Flush reports it, so the writes in between need no checks.
+	w.WriteString(req.Method) //nolint:errcheck // see above
+	w.WriteByte(' ')          //nolint:errcheck // see above
+	w.WriteString(c.pool.endpoint.PathPrefix)
+	w.WriteString(req.Path)
+	w.Write(c.pool.constant)
+	if req.Accept != "" {
+		w.WriteString("Accept: ")
+		w.WriteString(req.Accept)
+		w.WriteString("\r\n")
+	}
+	w.Write(req.Extra)
+	if req.ContentType != "" {
+		w.WriteString("Content-Type: ")
+		w.WriteString(req.ContentType)
+		w.WriteString("\r\nContent-Length: ")
+		w.Write(strconv.AppendInt(w.AvailableBuffer(), int64(req.bodyLen()), 10))
+		w.WriteString("\r\n")
+	}
+	w.WriteString("\r\n")
+	for _, part := range req.Body {
+		w.Write(part)
+	}
+	return w.Flush()
+}
+
+// AwaitHead waits for the response's head until the given time and says ErrNotYet when none has come.
+// If the request went out on a reused connection that turns out to have been closed, it is sent once more on a new one.
+func (c *Call) AwaitHead(until time.Time) error {
+	for {
+		conn := c.conn
+		if err := conn.until(until); err != nil {
+			return c.fail(PhaseHead, err)
+		}
+		if _, err := conn.br.Peek(1); err != nil {
+			if isTimeout(err) {
+				return ErrNotYet
+			}
+			if conn.reused && !c.isCancelled() {
+				c.drop()
+				if err := c.sendFresh(); err != nil {
+					return err
+				}
+				continue
+			}
+			return c.fail(PhaseHead, err)
+		}
+		// The head has begun: it must now come whole, within the send timeout.
+		if err := conn.until(time.Now().Add(sendTimeout)); err != nil {
+			return c.fail(PhaseBody, err)
+		}
+		if err := c.Header.Read(conn.br); err != nil {
+			return c.fail(PhaseBody, err)
+		}
+		status := c.Header.StatusCode()
+		if status >= 100 && status < 200 && status != fasthttp.StatusSwitchingProtocols {
+			conn.reused = false // it has answered: it is alive
+			continue
+		}
+		c.body = newBody(c.req.Method, &c.Header)
+		return nil
+	}
+}
+
+// Read reads the response's body, without its transfer coding. It says ErrNotYet when nothing arrived before
+// until, io.EOF at the end, and an *Error when the engine broke off.
+func (c *Call) Read(p []byte, until time.Time) (int, error) {
+	if c.complete {
+		return 0, io.EOF
+	}
+	conn := c.conn
+	if conn.br.Buffered() == 0 {
+		if err := conn.until(until); err != nil {
+			return 0, c.fail(PhaseBody, err)
+		}
+	}
+	n, err := c.body.read(conn.br, p)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF:
+		c.complete = true
+		return n, io.EOF
+	case isTimeout(err):
+		if n > 0 {
+			return n, nil
+		}
+		return 0, ErrNotYet
+	default:
+		return n, c.fail(PhaseBody, err)
+	}
+}
+
+// Close ends the call. The connection is kept for another one if the response was read to its end.
+func (c *Call) Close() {
+	c.mu.Lock()
+	conn := c.conn
+	c.conn = nil
+	cancelled := c.cancelled
+	c.cancelled = true // a late Cancel must not touch a connection that serves somebody else
+	c.mu.Unlock()
+	if conn == nil {
+		return
+	}
+	if cancelled || !c.complete || c.Header.ConnectionClose() || !c.body.reusable() {
+		_ = conn.Close()
+		return
+	}
+	c.pool.put(conn, time.Now())
+}
+
+func (c *Call) isCancelled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cancelled
+}
+
+func (c *Call) fail(phase Phase, err error) error {
+	if c.isCancelled() {
+		return ErrCancelled
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return &Error{Phase: phase, Refused: phase == PhaseDial && errors.Is(err, syscall.ECONNREFUSED), Err: err}
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// Do is a whole small exchange, for control requests: it returns the status and at most limit bytes of the body.
+func (p *Pool) Do(ctx context.Context, req *Request, limit int) (status int, bodyBytes []byte, err error) {
+	call := p.NewCall()
+	defer call.Close()
+	stop := context.AfterFunc(ctx, call.Cancel)
+	defer stop()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0, nil, errors.New("BUG: a control request needs a deadline")
+	}
+	if err := call.Send(req); err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", req.Method, req.Path, err)
+	}
+	if err := call.AwaitHead(deadline); err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", req.Method, req.Path, err)
+	}
+	buf := make([]byte, 0, 512)
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := call.Read(buf[len(buf):cap(buf)], deadline)
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			return call.Header.StatusCode(), buf, nil
+		}
+		if err != nil {
+			return 0, nil, fmt.Errorf("%s %s: %w", req.Method, req.Path, err)
+		}
+		if len(buf) > limit {
+			return 0, nil, fmt.Errorf("%s %s: the answer is longer than %d bytes", req.Method, req.Path, limit)
+		}
+	}
+}
