@@ -11,10 +11,10 @@ type Edit struct {
 // Apply appends body to dst with edits made. Edits must be in order and must not overlap; anything else
 // is a bug and panics.
 func Apply(dst, body []byte, edits []Edit) []byte {
+	checkEdits(edits, len(body))
 	dst = slices.Grow(dst, Size(body, edits))
 	at := 0
 	for _, e := range edits {
-		checkEdit(e, at, len(body))
 		dst = append(dst, body[at:e.Start]...)
 		dst = append(dst, e.Text...)
 		at = e.End
@@ -25,9 +25,9 @@ func Apply(dst, body []byte, edits []Edit) []byte {
 // Pieces appends to dst the slices that, one after the other, make body with edits made: what Apply
 // gives, without copying a large body.
 func Pieces(dst [][]byte, body []byte, edits []Edit) [][]byte {
+	checkEdits(edits, len(body))
 	at := 0
 	for _, e := range edits {
-		checkEdit(e, at, len(body))
 		if at < e.Start {
 			dst = append(dst, body[at:e.Start])
 		}
@@ -51,9 +51,13 @@ func Size(body []byte, edits []Edit) int {
 	return n
 }
 
-func checkEdit(e Edit, at, size int) {
-	if e.Start < at || e.End < e.Start || e.End > size {
-		panic("BUG: edits of a body overlap, are out of order or lie outside of it")
+func checkEdits(edits []Edit, size int) {
+	at := 0
+	for _, e := range edits {
+		if e.Start < at || e.End < e.Start || e.End > size {
+			panic("BUG: edits of a body overlap, are out of order or lie outside of it")
+		}
+		at = e.End
 	}
 }
 
@@ -65,6 +69,7 @@ type Patch struct {
 	changed [numKeys]bool
 	changes []Edit
 	front   []byte // members to insert, joined by commas
+	text    []byte // what SetString wrote; changes keep referring to it when it moves
 	edits   []Edit
 }
 
@@ -72,7 +77,7 @@ type Patch struct {
 func (p *Patch) Reset(f *Fields) {
 	clear(p.changes)
 	clear(p.edits)
-	*p = Patch{f: f, changes: p.changes[:0], front: p.front[:0], edits: p.edits[:0]}
+	*p = Patch{f: f, changes: p.changes[:0], front: p.front[:0], text: p.text[:0], edits: p.edits[:0]}
 }
 
 // Delete drops a member; nothing happens when the body has none, or when the patch sets it.
@@ -101,8 +106,17 @@ func (p *Patch) Set(k Key, raw []byte) {
 
 // SetString is Set with the text of a string.
 func (p *Patch) SetString(k Key, text string) {
-	p.Set(k, AppendString(nil, text))
+	from := len(p.text)
+	p.text = AppendString(p.text, text)
+	p.Set(k, p.text[from:])
 }
+
+// What IncludeUsage writes; never changed.
+var (
+	usageOptions = []byte(`{"include_usage":true}`)
+	usageMember  = []byte(`"include_usage":true,`)
+	trueLiteral  = []byte("true")
+)
 
 // IncludeUsage makes stream_options ask for the usage chunk and leaves its other members as they are.
 // Nothing happens when it asks already, or is neither an object nor null (the engine will refuse that).
@@ -110,17 +124,17 @@ func (p *Patch) IncludeUsage() {
 	m := p.f.Get(StreamOptions)
 	switch m.Kind {
 	case Absent, Null:
-		p.Set(StreamOptions, []byte(`{"include_usage":true}`))
+		p.Set(StreamOptions, usageOptions)
 	case Object:
 		raw := p.f.Raw(StreamOptions)
-		edit := Edit{Start: m.Start + 1, End: m.Start + 1, Text: []byte(`"include_usage":true,`)}
+		edit := Edit{Start: m.Start + 1, End: m.Start + 1, Text: usageMember}
 		if v, ok := locateLast(raw, "include_usage"); ok {
 			if v.Kind == True {
 				return
 			}
-			edit = Edit{Start: m.Start + v.Start, End: m.Start + v.End, Text: []byte("true")}
+			edit = Edit{Start: m.Start + v.Start, End: m.Start + v.End, Text: trueLiteral}
 		} else if raw[skipSpace(raw, 1)] == '}' {
-			edit.Text = edit.Text[:len(edit.Text)-1]
+			edit.Text = usageMember[:len(usageMember)-1] // no comma
 		}
 		p.once(StreamOptions)
 		p.changes = append(p.changes, edit)

@@ -16,7 +16,12 @@ const (
 // Flipping bit 1 turns '"' (0x22) into 0x20 and leaves controls below it, so one subtraction finds both;
 // a borrow can only spoil the marks above a true one.
 func special(w uint64) uint64 {
-	return ((w ^ 2*ones) - 0x21*ones | (w ^ '\\'*ones) - ones | w) & high
+	return marks(w) & high
+}
+
+// marks is special with noise in the other bits.
+func marks(w uint64) uint64 {
+	return ((w ^ 2*ones) - 0x21*ones) | ((w ^ '\\'*ones) - ones) | w
 }
 
 // skipString validates a string from the byte after its opening quote and gives the place after the
@@ -30,10 +35,7 @@ func skipString(b []byte, i int) (int, fault) {
 			w1 := binary.LittleEndian.Uint64(s[8:])
 			w2 := binary.LittleEndian.Uint64(s[16:])
 			w3 := binary.LittleEndian.Uint64(s[24:])
-			m := (w0 ^ 2*ones) - 0x21*ones | (w0 ^ '\\'*ones) - ones | w0
-			m |= (w1 ^ 2*ones) - 0x21*ones | (w1 ^ '\\'*ones) - ones | w1
-			m |= (w2 ^ 2*ones) - 0x21*ones | (w2 ^ '\\'*ones) - ones | w2
-			m |= (w3 ^ 2*ones) - 0x21*ones | (w3 ^ '\\'*ones) - ones | w3
+			m := marks(w0) | marks(w1) | marks(w2) | marks(w3)
 			if m&high != 0 {
 				break
 			}
