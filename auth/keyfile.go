@@ -1,0 +1,236 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnknownKey means that no key has the given id.
+var ErrUnknownKey = errors.New("no key has this id")
+
+// KeyFile is the operator's half: it changes the file that Keys reads. Each change takes a lock beside the
+// file (PATH.lock), reads, and replaces the file whole, so that concurrent changes lose nothing and a reader
+// never sees half a file. Comments in the file are not kept.
+type KeyFile struct {
+	Path   string
+	Random io.Reader        // nil: crypto/rand
+	Now    func() time.Time // nil: time.Now
+}
+
+// New makes a key and adds it to the file, which is created with mode 0600 if missing, as is its folder (0700).
+// The secret is returned here and stored nowhere. Zero expires means never.
+func (f KeyFile) New(tenant, name string, expires time.Time) (secret string, key Key, err error) {
+	random := f.Random
+	if random == nil {
+		random = rand.Reader
+	}
+	err = f.change(func(keys []Key) ([]Key, error) {
+		secret, key, err = Generate(random, f.now(), tenant, name, expires)
+		return append(keys, key), err
+	})
+	if err != nil {
+		return "", Key{}, err
+	}
+	return secret, key, nil
+}
+
+// List returns the keys in the order of the file; a missing file has none.
+func (f KeyFile) List() ([]Key, error) {
+	keys, err := readKeys(f.Path)
+	if err != nil {
+		return nil, err
+	}
+	_, err = newTable(keys)
+	return keys, err
+}
+
+// Revoke refuses the key from now on; running gateways see it within a second. Revoking twice keeps the first
+// time. It returns ErrUnknownKey for an id that the file does not hold.
+func (f KeyFile) Revoke(id string) error {
+	return f.change(func(keys []Key) ([]Key, error) {
+		for i := range keys {
+			if keys[i].ID != id {
+				continue
+			}
+			if keys[i].Revoked.IsZero() {
+				keys[i].Revoked = f.now().UTC().Truncate(time.Second)
+			}
+			return keys, nil
+		}
+		return nil, fmt.Errorf("%w: %s", ErrUnknownKey, id)
+	})
+}
+
+func (f KeyFile) now() time.Time {
+	if f.Now == nil {
+		return time.Now()
+	}
+	return f.Now()
+}
+
+// change replaces the file by what edit makes of it. A file that does not hold valid keys is left alone.
+func (f KeyFile) change(edit func([]Key) ([]Key, error)) error {
+	path, err := target(f.Path)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("writing the keys: %w", err)
+	}
+	unlock, err := lock(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	keys, err := readKeys(path)
+	if err != nil {
+		return err
+	}
+	if keys, err = edit(keys); err != nil {
+		return err
+	}
+	if _, err := newTable(keys); err != nil {
+		return err
+	}
+	return writeKeys(path, keys)
+}
+
+// target follows symbolic links, so that replacing the file does not replace the link to it.
+func target(path string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	return resolved, err
+}
+
+// document is the file's form.
+type document struct {
+	Keys []Key `yaml:"keys"`
+}
+
+// maxFileBytes is room for some 400,000 keys.
+const maxFileBytes = 128 << 20
+
+func readKeys(path string) ([]Key, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the keys: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the keys: %w", err)
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxFileBytes>>20)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true) // a limit that this release does not know must not be taken for none
+	var doc document
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading the keys: %s: %w", path, err)
+	}
+	if err := decoder.Decode(&document{}); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading the keys: %s holds more than one document", path)
+	}
+	return doc.Keys, nil
+}
+
+const header = "# API keys, hashed. Change them with `pilotlight keys new` and `pilotlight keys revoke`;\n" +
+	"# a running gateway sees changes by itself. Comments are not kept.\n"
+
+// writeKeys replaces the file in one step that survives a crash: a temporary file beside it is written,
+// flushed and renamed over it, and the folder is flushed.
+func writeKeys(path string, keys []Key) error {
+	body, err := yaml.Marshal(document{Keys: keys})
+	if err != nil {
+		return fmt.Errorf("writing the keys: %w", err)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("writing the keys: %w", err)
+	}
+	if err := errors.Join(fill(temporary, path, append([]byte(header), body...)), temporary.Close()); err != nil {
+		return fmt.Errorf("writing the keys: %w", errors.Join(err, os.Remove(temporary.Name())))
+	}
+	if err := os.Rename(temporary.Name(), path); err != nil {
+		return fmt.Errorf("writing the keys: %w", errors.Join(err, os.Remove(temporary.Name())))
+	}
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("writing the keys: %w", err)
+	}
+	return nil
+}
+
+func fill(temporary *os.File, path string, data []byte) error {
+	if err := keepOwner(temporary, path); err != nil {
+		return err
+	}
+	if _, err := temporary.Write(data); err != nil {
+		return err
+	}
+	return temporary.Sync()
+}
+
+// keepOwner gives the new file to the old one's owner: an operator working as root must not lock the gateway
+// out of its keys.
+func keepOwner(file *os.File, path string) error {
+	var old, fresh unix.Stat_t
+	if err := unix.Stat(path, &old); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if err := unix.Fstat(int(file.Fd()), &fresh); err != nil {
+		return err
+	}
+	if old.Uid == fresh.Uid && old.Gid == fresh.Gid {
+		return nil
+	}
+	return file.Chown(int(old.Uid), int(old.Gid))
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+const (
+	lockPatience = 10 * time.Second
+	lockRetry    = 5 * time.Millisecond
+)
+
+// lock waits for the lock file, at most lockPatience. The file stays: removing it would let two holders lock
+// two files of one name.
+func lock(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the keys: %w", err)
+	}
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockRetry) {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil // closing gives the lock back
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("locking the keys: %s: %w", path, err), file.Close())
+		}
+	}
+}
