@@ -1,6 +1,10 @@
 package activator
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"time"
+)
 
 // Config is one model's share of the activator.
 type Config struct {
@@ -37,4 +41,20 @@ func DefaultConfig() Config {
 		BackoffMin:        time.Second,
 		BackoffMax:        5 * time.Minute,
 	}
+}
+
+// validate refuses what the machine cannot work with. The configuration file's own checks are stricter and
+// speak of lines and fields.
+func (c Config) validate() error {
+	switch {
+	case c.Min < 0 || c.Max < 1 || c.Min > c.Max:
+		return fmt.Errorf("activator: replicas [%d, %d]: need 0 ≤ min ≤ max and max ≥ 1", c.Min, c.Max)
+	case c.ScaledownAfter < 0 || c.SleepAfter < 0 || c.DrainTimeout < 0:
+		return errors.New("activator: a negative duration")
+	case c.BackoffMin < 0 || c.BackoffMax < c.BackoffMin:
+		return fmt.Errorf("activator: backoff [%v, %v]: need 0 ≤ min ≤ max", c.BackoffMin, c.BackoffMax)
+	case c.Concurrency < 0 || c.MaxQueuedRequests < 0 || c.MaxQueuedBytes < 0:
+		return errors.New("activator: a negative limit")
+	}
+	return nil
 }

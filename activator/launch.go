@@ -1,0 +1,55 @@
+package activator
+
+import "context"
+
+// Launcher starts replicas of one model.
+type Launcher interface {
+	// Launch starts one replica and blocks until it is ready, has failed, or ctx ended. On an error nothing
+	// of it is left, neither process nor memory. It may call progress from any goroutine until it returns.
+	// An error in whose chain `IsPermanent() bool` answers true is not tried again without a change.
+	Launch(ctx context.Context, start Start, progress func(Progress)) (Instance, error)
+}
+
+// Start names one start.
+type Start struct {
+	// ID is unique among all starts of the model in this process, and is the replica's id from then on.
+	ID uint64
+	// Slot is 0 to Max−1. No two replicas that exist at the same time share one, so it can choose among
+	// fixed resources such as a list of addresses.
+	Slot int
+}
+
+// Instance is one running replica.
+type Instance interface {
+	// Exited is closed once the replica is gone, whoever ended it.
+	Exited() <-chan struct{}
+	// Cause says why it is gone. Valid after Exited is closed.
+	Cause() error
+	// Stop ends the replica and returns when it is gone and its memory is back; also when it had exited by
+	// itself. idle: nothing is in flight, so there is no reason to be gentle for long.
+	Stop(ctx context.Context, idle bool) error
+	// Sleep gives device memory back and keeps the process. It is called at zero in flight, with admission
+	// closed, and never twice without a Wake in between.
+	Sleep(ctx context.Context) error
+	// Wake undoes Sleep and returns when the replica can serve.
+	Wake(ctx context.Context) error
+	// Concurrency is the engine's own limit of requests at once; 0: not known.
+	Concurrency() int
+}
+
+// Progress is how far a start has come.
+type Progress struct {
+	// Phase is a word for people, such as "weights".
+	Phase string
+	// Percent is of the whole start, 0 to 100. 0 also means not known.
+	Percent float64
+}
+
+// Ledger hands out devices. A nil Ledger always grants.
+type Ledger interface {
+	// Reserve blocks until the devices for one replica are free, or ctx ended.
+	Reserve(ctx context.Context, model string, replica uint64) error
+	// Release gives them back. It does not block. Called once for each Reserve that succeeded, after the
+	// memory is back.
+	Release(model string, replica uint64)
+}

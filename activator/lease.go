@@ -1,0 +1,199 @@
+package activator
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// replica is one open (or once open) replica as the warm path sees it. A replica that wakes up again gets
+// a new one, so that a fence is for ever.
+type replica struct {
+	word atomic.Uint64 // a word
+	// lastActivity is the end of the last request, as a moment; 0: none ended yet. It is written before
+	// the word says so, and is therefore final when a fence from zero succeeds.
+	lastActivity atomic.Int64
+
+	id       uint64
+	slot     int
+	readyAt  moment
+	instance Instance
+}
+
+func (r *replica) load() word { return word(r.word.Load()) }
+
+func (r *replica) swap(from, to word) bool { return r.word.CompareAndSwap(uint64(from), uint64(to)) }
+
+// enter takes a place, unless the replica is fenced or full.
+func (r *replica) enter(limit int) bool {
+	for {
+		w := r.load()
+		next, ok := w.enter(limit)
+		if !ok {
+			return false
+		}
+		if r.swap(w, next) {
+			return true
+		}
+	}
+}
+
+// leave gives a place back and returns the word that it made.
+func (r *replica) leave() word {
+	w := word(r.word.Add(^uint64(0)))
+	if w.inFlight() == int(wordInFlightMask) {
+		panic("BUG: lease released twice")
+	}
+	return w
+}
+
+// touch moves the last activity forward, never back: of two that end together the later one counts.
+func (r *replica) touch(now moment) {
+	for {
+		last := r.lastActivity.Load()
+		if int64(now) <= last || r.lastActivity.CompareAndSwap(last, int64(now)) {
+			return
+		}
+	}
+}
+
+// idleSince is the moment from which idleness counts, if the replica is idle.
+func (r *replica) idleSince() moment { return max(r.readyAt, moment(r.lastActivity.Load())) }
+
+// openSet is the snapshot of the replicas that may be entered, with the limit of each. Immutable but for turn.
+type openSet struct {
+	replicas []*replica
+	limits   []int
+	turn     atomic.Uint32 // rotates who is asked first among equals
+}
+
+// Choices is what a Picker chooses from: the open replicas, loads read as they are asked for.
+type Choices struct{ set *openSet }
+
+// Len is the number of open replicas.
+func (c Choices) Len() int { return len(c.set.replicas) }
+
+// At describes one of them. InFlight may change at any time.
+func (c Choices) At(i int) Candidate {
+	r := c.set.replicas[i]
+	return Candidate{ReplicaID: r.id, Instance: r.instance, InFlight: r.load().inFlight(), Limit: c.set.limits[i]}
+}
+
+// Candidate is one open replica.
+type Candidate struct {
+	ReplicaID       uint64
+	Instance        Instance
+	InFlight, Limit int
+}
+
+// Picker chooses a replica for one request: an index into choices, or −1 for no preference. A choice that is
+// full or about to leave is replaced by the least loaded one. It is called on the request path and by the
+// owner, so it must be fast, must not block, and must be safe for concurrent use.
+type Picker func(hint any, choices Choices) int
+
+// enter takes a place on one of the set's replicas, or returns nil if none has room: the picked one, else
+// the one with the fewest requests in flight, ties in rotation.
+func (s *openSet) enter(pick Picker, hint any) *replica {
+	n := len(s.replicas)
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		if s.replicas[0].enter(s.limits[0]) {
+			return s.replicas[0]
+		}
+		return nil
+	}
+	if pick != nil {
+		if i := pick(hint, Choices{s}); i >= 0 && i < n && s.replicas[i].enter(s.limits[i]) {
+			return s.replicas[i]
+		}
+	}
+	first := int(s.turn.Add(1) % uint32(n))
+	for {
+		best, bestLoad := -1, 0
+		for k := range n {
+			i := (first + k) % n
+			w := s.replicas[i].load()
+			if _, ok := w.enter(s.limits[i]); ok && (best < 0 || w.inFlight() < bestLoad) {
+				best, bestLoad = i, w.inFlight()
+			}
+		}
+		if best < 0 {
+			return nil
+		}
+		if s.replicas[best].enter(s.limits[best]) {
+			return s.replicas[best]
+		}
+	}
+}
+
+// Lease is one admitted request's hold on one replica. The zero value holds nothing. It has one owner at a
+// time and is not safe for concurrent use; hand it over whole, do not keep a copy.
+type Lease struct {
+	model   *Model
+	replica *replica
+	waited  time.Duration
+	cold    bool
+}
+
+// Release gives the hold back, after the last byte of the response. Once it has, it does nothing.
+// Releasing two copies of one lease panics.
+func (l *Lease) Release() {
+	m, r := l.model, l.replica
+	if r == nil {
+		return
+	}
+	l.replica = nil
+	r.touch(m.now())
+	m.afterLeave(r.leave())
+}
+
+// afterLeave tells the owner, if somebody waits for the place or for the replica to be empty. The queue is
+// read after the place was given back, and the owner tries a place after the queue was counted up: one of
+// the two sees the other.
+func (m *Model) afterLeave(w word) {
+	if w.reportsZero() || m.queued.requests.Load() != 0 {
+		m.poke()
+	}
+}
+
+// Instance is the replica's instance; nil for a lease that holds nothing.
+func (l *Lease) Instance() Instance {
+	if l.replica == nil {
+		return nil
+	}
+	return l.replica.instance
+}
+
+// ReplicaID is the replica's id; 0 for a lease that holds nothing.
+func (l *Lease) ReplicaID() uint64 {
+	if l.replica == nil {
+		return 0
+	}
+	return l.replica.id
+}
+
+// Held tells whether the lease holds a replica.
+func (l *Lease) Held() bool { return l.replica != nil }
+
+// Cold tells whether the request waited for its replica to become ready or to wake up.
+func (l *Lease) Cold() bool { return l.cold }
+
+// Waited is the time spent in the queue; 0 on the warm path.
+func (l *Lease) Waited() time.Duration { return l.waited }
+
+// TryAcquire takes a place on an open replica without waiting, locking or allocating. It refuses when no
+// replica has room, and when requests are queued: they came first. A refused caller goes to Enqueue.
+func (m *Model) TryAcquire() (Lease, bool) { return m.TryAcquireFor(nil) }
+
+// TryAcquireFor is TryAcquire with a hint for the Picker.
+func (m *Model) TryAcquireFor(hint any) (Lease, bool) {
+	if m.queued.requests.Load() != 0 {
+		return Lease{}, false
+	}
+	r := m.open.Load().enter(m.picker, hint)
+	if r == nil {
+		return Lease{}, false
+	}
+	return Lease{model: m, replica: r}, true
+}

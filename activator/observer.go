@@ -1,0 +1,48 @@
+package activator
+
+import "time"
+
+// Observer hears what happens, for metrics and timelines. Nil funcs are skipped. They are called by the owner
+// (Transition, ColdStart) or by whoever ends a wait (Wait), so they must be quick, must not block and must
+// not call back into the Model; Wait must be safe for concurrent use.
+type Observer struct {
+	Transition func(Transition)
+	ColdStart  func(ColdStart)
+	Wait       func(Wait)
+}
+
+// Transition is one change of a replica's state.
+type Transition struct {
+	Model    string
+	Replica  uint64
+	From, To State
+	// Cause is a word or an error's text; it may hold what only operators should see.
+	Cause string
+	At    time.Time
+}
+
+// ColdStart is one start that ended: ready, failed, or cancelled.
+type ColdStart struct {
+	Model    string
+	Replica  uint64
+	Duration time.Duration
+	Err      error // nil: ready
+}
+
+// Outcome is how a wait in the queue ended.
+type Outcome string
+
+const (
+	OutcomeGranted   Outcome = "granted"
+	OutcomeFailed    Outcome = "failed" // no replica could be had, or the model went out of service
+	OutcomeTimeout   Outcome = "timeout"
+	OutcomeCancelled Outcome = "cancelled"
+)
+
+// Wait is one wait in the queue that ended.
+type Wait struct {
+	Model    string
+	Duration time.Duration
+	Outcome  Outcome
+	Cold     bool // a start or a wake happened in between
+}

@@ -1,0 +1,404 @@
+package activator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// owner is the part of a Model that only its goroutine touches: the machine, and what its effects work on.
+type owner struct {
+	model    *Model
+	launcher Launcher
+	specHash string
+	core     machine
+
+	starts    map[uint64]*startRun // in progress, by replica id
+	instances map[uint64]Instance  // started and not gone
+	gates     map[uint64]*replica  // the latest admission word of each instance
+
+	results  []event // of immediate effects, not stepped yet
+	changed  bool    // the view is out of date
+	counted  moment  // when positions were counted last
+	detached context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+}
+
+// startRun is one start in progress.
+type startRun struct {
+	id     uint64
+	began  moment
+	hash   string
+	cancel context.CancelFunc
+	ctx    context.Context
+
+	mu       sync.Mutex // guards the fields below
+	latest   Progress
+	reported bool // an evProgress is in the mailbox
+	phases   []PhaseStart
+}
+
+// phasesKept bounds what one start may record; SGLang's has seven.
+const phasesKept = 32
+
+func (o *owner) init(m *Model, opts Options) {
+	o.model, o.launcher, o.specHash = m, opts.Launcher, opts.SpecHash
+	o.core = newMachine(opts.Config, opts.Ledger != nil, opts.FirstID)
+	o.starts, o.instances, o.gates = map[uint64]*startRun{}, map[uint64]Instance{}, map[uint64]*replica{}
+	o.detached, o.cancel = context.WithCancel(context.Background())
+}
+
+// run is the owner's goroutine. It ends once the model has left and every effect has ended.
+func (o *owner) run() {
+	m := o.model
+	timer := time.NewTimer(0) // Config.Min is started by the first tick
+	defer timer.Stop()
+	var batch []event
+	for !o.core.done {
+		select {
+		case <-m.mail.ready:
+		case <-timer.C:
+			o.handle(event{kind: evTick})
+		}
+		batch = m.mail.take(batch)
+		for i := range batch {
+			o.handle(batch[i])
+			batch[i] = event{}
+		}
+		o.publish()
+		if next := o.core.nextDeadline(m.now()); next != 0 {
+			timer.Reset(max(0, next-m.now()))
+		} else {
+			timer.Stop()
+		}
+	}
+	o.cancel()
+	o.wg.Wait()
+	for _, e := range m.mail.close() {
+		o.handle(e)
+	}
+	o.publish()
+	close(m.gone)
+}
+
+// handle steps one event, and then the results of its immediate effects, before the next one is read.
+func (o *owner) handle(e event) {
+	o.prepare(&e)
+	o.results = append(o.results[:0], e)
+	for i := 0; i < len(o.results); i++ {
+		now := o.model.now()
+		for _, f := range o.core.step(o.results[i], now) {
+			o.do(f, now)
+		}
+	}
+	clear(o.results)
+}
+
+// prepare completes an event with what the machine may know and the sender could not.
+func (o *owner) prepare(e *event) {
+	m := o.model
+	switch e.kind {
+	case evPoke:
+		m.poked.Store(false) // before the machine looks: whoever frees a place from now on pokes again
+		return
+	case evArrive, evCancel:
+		return
+	case evUpdate:
+		if o.core.leaving != staying {
+			break
+		}
+		e.change.newSpec = e.change.specHash != o.specHash
+		o.launcher, o.specHash = e.change.launcher, e.change.specHash
+		m.queued.setLimits(e.change.config.MaxQueuedRequests, e.change.config.MaxQueuedBytes)
+	case evStarted:
+		o.instances[e.id] = e.instance
+		o.endStart(e.id, nil)
+		o.watch(e.id, e.instance)
+	case evReserved, evFailed:
+		e.jitter = m.jitter()
+		if e.err != nil {
+			o.endStart(e.id, e.err)
+		}
+	case evExited:
+		e.jitter = m.jitter()
+		if g := o.gates[e.id]; g != nil {
+			e.ok = g.lastActivity.Load() != 0
+		}
+	case evProgress:
+		if s := o.starts[e.id]; s != nil {
+			e.phase, e.percent = s.read()
+		}
+	case evAdopt:
+		if e.id == 0 {
+			e.id = o.core.nextID
+		}
+		if o.instances[e.id] == nil && o.core.freeSlot() >= 0 && o.core.leaving == staying {
+			o.instances[e.id] = e.instance
+			o.watch(e.id, e.instance)
+		}
+	}
+	o.changed = true
+}
+
+// endStart closes the books on a start that has reported.
+func (o *owner) endStart(id uint64, err error) {
+	s := o.starts[id]
+	if s == nil {
+		return
+	}
+	delete(o.starts, id)
+	s.cancel()
+	m := o.model
+	took := m.now() - s.began
+	if err == nil && m.durations != nil {
+		m.durations.Record(m.name, s.hash, StartRecord{Total: took, Phases: s.phases})
+	}
+	if m.observer.ColdStart != nil {
+		m.observer.ColdStart(ColdStart{Model: m.name, Replica: id, Duration: took, Err: err})
+	}
+}
+
+// do carries out one effect.
+func (o *owner) do(f effect, now moment) {
+	m := o.model
+	switch f.kind {
+	case effGrant:
+		o.grant(f.ticket, now)
+		return
+	case effGiveUp:
+		err := f.err
+		if err == nil {
+			err = o.core.failure.asError(m.name, now)
+		}
+		f.ticket.settle(ticketFailed, err)
+		return
+	case effPublish:
+		o.publishOpen()
+	case effOpen:
+		g := &replica{id: f.id, slot: f.slot, readyAt: now, instance: o.instances[f.id]}
+		if !f.idle {
+			g.word.Store(uint64(wordUnknown))
+		}
+		o.gates[f.id] = g
+	case effObserve:
+		o.observe(f.id)
+		return
+	case effFence:
+		g := o.gates[f.id]
+		to, ok := f.word.fenceIdle()
+		o.result(event{kind: evFenced, id: f.id, ok: ok && g.swap(f.word, to)})
+	case effKnown:
+		g := o.gates[f.id]
+		g.touch(now) // nobody knows when the last of them ended, so it was now
+		g.word.And(^uint64(wordUnknown))
+	case effClose:
+		g := o.gates[f.id]
+		was := word(g.word.Or(uint64(wordFenced)))
+		o.result(event{kind: evClosed, id: f.id, word: was.fence()})
+	case effGone:
+		delete(o.instances, f.id)
+		delete(o.gates, f.id)
+		if f.held && m.ledger != nil {
+			m.ledger.Release(m.name, f.id)
+		}
+	case effReply:
+		if f.reply != nil {
+			f.reply <- f.err
+		}
+	case effChanged:
+		o.noteTransition(f)
+	case effDone:
+	default:
+		o.begin(f, now)
+	}
+	o.changed = true
+}
+
+func (o *owner) result(e event) { o.results = append(o.results, e) }
+
+// grant tries to give a waiter a place on an open replica, and the place back if the waiter has left.
+func (o *owner) grant(t *Ticket, now moment) {
+	m := o.model
+	if t.state.Load() != ticketWaiting {
+		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
+		return
+	}
+	r := m.open.Load().enter(m.picker, t.request.Hint)
+	if r == nil {
+		o.result(event{kind: evGranted, ticket: t, grant: grantFull})
+		return
+	}
+	if !t.state.CompareAndSwap(ticketWaiting, ticketDeciding) {
+		m.afterLeave(r.leave())
+		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
+		return
+	}
+	t.lease = Lease{model: m, replica: r, waited: now - t.enqueued, cold: r.readyAt > t.enqueued}
+	t.conclude(ticketGranted, nil)
+	o.result(event{kind: evGranted, ticket: t, grant: grantOK})
+}
+
+// observe reads a replica's word, and asks for a poke at zero if it is busy.
+func (o *owner) observe(id uint64) {
+	g := o.gates[id]
+	for {
+		w := g.load()
+		next, _ := w.watch()
+		if next == w || g.swap(w, next) {
+			// The word first, then the time: each lease wrote the time before it gave up its place.
+			o.result(event{kind: evObserved, id: id, word: next, since: g.idleSince()})
+			return
+		}
+	}
+}
+
+// publishOpen shows the warm path what may be entered.
+func (o *owner) publishOpen() {
+	set := &openSet{}
+	for i := range o.core.slots {
+		s := &o.core.slots[i]
+		if g := o.gates[s.id]; s.state == Ready && g != nil {
+			set.replicas = append(set.replicas, g)
+			set.limits = append(set.limits, o.core.limitOf(s))
+		}
+	}
+	o.model.open.Store(set)
+}
+
+// limitOf is how many requests a replica gets at once.
+func (m *machine) limitOf(s *slot) int {
+	switch {
+	case m.config.Concurrency > 0:
+		return m.config.Concurrency
+	case s.limit > 0:
+		return s.limit
+	}
+	return DefaultConcurrency
+}
+
+// begin runs an effect that takes time beside the owner. It reports by an event.
+func (o *owner) begin(f effect, now moment) {
+	m := o.model
+	instance := o.instances[f.id]
+	switch f.kind {
+	case effReserve:
+		run := o.newStart(f.id, now)
+		o.wg.Go(func() {
+			m.mail.send(event{kind: evReserved, id: f.id, err: m.ledger.Reserve(run.ctx, m.name, f.id)})
+		})
+	case effLaunch:
+		run, launcher := o.newStart(f.id, now), o.launcher
+		o.wg.Go(func() { o.launch(run, launcher, Start{ID: f.id, Slot: f.slot}) })
+	case effCancel:
+		if run := o.starts[f.id]; run != nil {
+			run.cancel()
+		}
+	case effSleep:
+		o.wg.Go(func() { m.mail.send(event{kind: evSlept, id: f.id, err: instance.Sleep(o.detached)}) })
+	case effWake:
+		o.wg.Go(func() { m.mail.send(event{kind: evWoken, id: f.id, err: instance.Wake(o.detached)}) })
+	case effStop:
+		o.wg.Go(func() {
+			err := instance.Stop(o.detached, f.idle)
+			if err != nil {
+				m.log.Warn("replica stopped with an error", slog.String("model", m.name), slog.Uint64("replica", f.id), slog.Any("error", err))
+			}
+			m.mail.send(event{kind: evStopped, id: f.id, err: err})
+		})
+	}
+}
+
+// newStart opens the books on a start, or continues those of its reservation. A start belongs to no request:
+// its context ends only when the machine says so.
+func (o *owner) newStart(id uint64, now moment) *startRun {
+	if s := o.starts[id]; s != nil {
+		s.began = now // the wait for devices is no part of how long a start takes
+		return s
+	}
+	s := &startRun{id: id, began: now, hash: o.specHash}
+	s.ctx, s.cancel = context.WithCancel(o.detached)
+	o.starts[id] = s
+	return s
+}
+
+func (o *owner) launch(run *startRun, launcher Launcher, start Start) {
+	m := o.model
+	began := run.began
+	instance, err := launcher.Launch(run.ctx, start, func(p Progress) {
+		if run.note(p, m.now()-began) {
+			m.mail.send(event{kind: evProgress, id: run.id})
+		}
+	})
+	if err == nil && instance == nil {
+		err = errors.New("launcher returned neither a replica nor an error")
+	}
+	if err != nil {
+		m.mail.send(event{kind: evFailed, id: start.ID, err: err})
+		return
+	}
+	m.mail.send(event{kind: evStarted, id: start.ID, instance: instance, limit: instance.Concurrency()})
+}
+
+// note records progress; true if the owner has to be told.
+func (s *startRun) note(p Progress, elapsed time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := slices.ContainsFunc(s.phases, func(e PhaseStart) bool { return e.Phase == p.Phase })
+	if !known && p.Phase != "" && len(s.phases) < phasesKept {
+		s.phases = append(s.phases, PhaseStart{Phase: p.Phase, At: elapsed})
+	}
+	s.latest = p
+	tell := !s.reported
+	s.reported = true
+	return tell
+}
+
+func (s *startRun) read() (phase string, percent float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reported = false
+	return s.latest.Phase, s.latest.Percent
+}
+
+// watch reports the end of an instance.
+func (o *owner) watch(id uint64, instance Instance) {
+	m := o.model
+	o.wg.Go(func() {
+		select {
+		case <-instance.Exited():
+			m.mail.send(event{kind: evExited, id: id, err: instance.Cause()})
+		case <-o.detached.Done():
+		}
+	})
+}
+
+func (o *owner) noteTransition(f effect) {
+	m := o.model
+	m.log.Info("replica changed state", slog.String("model", m.name), slog.Uint64("replica", f.id),
+		slog.String("from", f.from.String()), slog.String("to", f.to.String()), slog.String("cause", f.reason))
+	if m.observer.Transition != nil {
+		m.observer.Transition(Transition{Model: m.name, Replica: f.id, From: f.from, To: f.to, Cause: f.reason, At: time.Now()})
+	}
+}
+
+func (m *Model) observeWait(t *Ticket, state uint32) {
+	if m.observer.Wait == nil {
+		return
+	}
+	w := Wait{Model: m.name, Duration: m.now() - t.enqueued, Cold: t.lease.cold}
+	switch {
+	case state == ticketGranted:
+		w.Outcome = OutcomeGranted
+	case state == ticketCancelled:
+		w.Outcome = OutcomeCancelled
+	case t.err == ErrWaitTimeout:
+		w.Outcome = OutcomeTimeout
+	default:
+		w.Outcome = OutcomeFailed
+	}
+	m.observer.Wait(w)
+}

@@ -1,0 +1,157 @@
+package activator
+
+import "time"
+
+// Status is what an operator may be told of a model. It is a copy; change it at will.
+type Status struct {
+	Name string
+	// State is that of the most advanced replica.
+	State State
+	// Replicas are those that exist or failed last, by slot.
+	Replicas []ReplicaStatus
+	// QueuedRequests and QueuedBytes wait now.
+	QueuedRequests int
+	QueuedBytes    int64
+	// ETA is the time until the next replica is ready; 0: unknown, or none is on its way.
+	ETA time.Duration
+	// LastFailure is the last failed start or crash; nil if there was none since the configuration changed.
+	LastFailure *FailureStatus
+	// Leaving is set while the model is being unloaded or shut down.
+	Leaving bool
+	Counters
+}
+
+// ReplicaStatus is one replica.
+type ReplicaStatus struct {
+	ID       uint64
+	Slot     int
+	State    State
+	Since    time.Time // of the state
+	InFlight int
+	Limit    int // of requests at once; 0 before it is ready
+	Phase    string
+	Percent  float64
+	// Unknown: adopted, and nobody has told yet whether requests of an earlier gateway are in flight.
+	Unknown  bool
+	Instance Instance // nil before it is ready
+}
+
+// FailureStatus is the last failure.
+type FailureStatus struct {
+	Cause     error
+	At        time.Time
+	Permanent bool
+	// RetryAt is when the next start may happen; zero if Permanent, or if one may happen at once.
+	RetryAt time.Time
+	// Count is the number of failures in a row.
+	Count int
+}
+
+// Counters only ever grow.
+type Counters struct {
+	Starts, StartFailures, Crashes uint64
+	Evictions, Sleeps, Wakes       uint64
+	Preemptions                    uint64
+	// Revoked evictions: a request came between the decision and the fence.
+	Revoked uint64
+	// Ignored events made no sense in the state they met.
+	Ignored uint64
+}
+
+// view is what the owner publishes for everyone else. Immutable.
+type view struct {
+	state    State
+	replicas []replicaView
+	phase    string
+	percent  float64
+	eta      etaView
+	failure  failure
+	live     bool  // some replica serves, or may soon
+	leaving  error // why new requests are refused: ErrUnloaded, ErrShuttingDown
+	counters Counters
+}
+
+type replicaView struct {
+	ReplicaStatus
+	since moment
+	gate  *replica // nil unless it has been entered
+}
+
+// etaView is an estimate that ages by itself: what remained at a moment, of a start that began at another. One
+// of a start that has not begun does not age, but waits for the end of the backoff.
+type etaView struct {
+	known, ages bool
+	at          moment
+	remaining   time.Duration
+	began       moment
+	notBefore   moment
+}
+
+// overdue is what is said of a start that takes longer than learned: soon, but never now.
+const overdue = time.Second
+
+func (e etaView) left(now moment) time.Duration {
+	if !e.known {
+		return 0
+	}
+	if !e.ages {
+		return e.remaining + max(0, e.notBefore-now)
+	}
+	return max(overdue, e.remaining-(now-e.at))
+}
+
+// percent is how much of the start lies behind, by the estimate.
+func (e etaView) percent(now moment) float64 {
+	if !e.known || !e.ages {
+		return 0
+	}
+	elapsed := now - e.began
+	return min(99, 100*float64(elapsed)/float64(elapsed+e.left(now)))
+}
+
+func (v *view) waitStatus(now moment) WaitStatus {
+	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, ETA: v.eta.left(now)}
+	if v.eta.ages {
+		s.Percent = v.eta.percent(now)
+	}
+	return s
+}
+
+// refusal is why a request that comes now need not queue up at all; nil if it may.
+func (v *view) refusal(name string, now moment) error {
+	if v.leaving != nil {
+		return v.leaving
+	}
+	if v.live {
+		return nil
+	}
+	return v.failure.refusal(name, now)
+}
+
+// Status is a snapshot of the model.
+func (m *Model) Status() Status {
+	now, v := m.now(), m.view.Load()
+	s := Status{
+		Name: m.name, State: v.state,
+		QueuedRequests: int(m.queued.requests.Load()), QueuedBytes: m.queued.bytes.Load(),
+		ETA: v.eta.left(now), Leaving: v.leaving != nil, Counters: v.counters,
+	}
+	for _, r := range v.replicas {
+		status := r.ReplicaStatus
+		status.Since = m.base.Add(r.since)
+		if r.gate != nil {
+			status.InFlight = r.gate.load().inFlight()
+		}
+		if status.State == Starting && v.eta.ages {
+			status.Percent = v.eta.percent(now)
+		}
+		s.Replicas = append(s.Replicas, status)
+	}
+	if f := v.failure; f.cause != nil {
+		s.LastFailure = &FailureStatus{Cause: f.cause, At: m.base.Add(f.at), Permanent: f.permanent, Count: f.count}
+		if f.retryAt > now && !f.permanent {
+			s.LastFailure.RetryAt = m.base.Add(f.retryAt)
+		}
+	}
+	return s
+}

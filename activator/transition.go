@@ -1,0 +1,427 @@
+package activator
+
+// What each event does to a slot. Every handler of one replica's event reports whether the event made sense.
+
+func (m *machine) onPoke() {
+	m.blocked = false
+	for i := range m.slots {
+		if s := &m.slots[i]; s.state == Draining || s.state == Ready && s.watched {
+			m.observe(s)
+		}
+	}
+}
+
+func (m *machine) observe(s *slot) {
+	if s.look == lookNone {
+		s.look = lookObserve
+		m.emit(effect{kind: effObserve, id: s.id})
+	}
+}
+
+func (m *machine) onUpdate(c *change) {
+	if m.leaving != staying {
+		m.counters.Ignored++
+		return
+	}
+	m.config = c.config
+	m.blocked = false
+	if c.newSpec {
+		m.spec++
+		m.failure = failure{}
+	}
+	m.emit(effect{kind: effPublish}) // limits may have changed
+}
+
+func (m *machine) leave(how leaving, now moment) {
+	if how <= m.leaving {
+		return
+	}
+	if m.leaving == staying {
+		m.leaveBy = now + m.config.DrainTimeout
+	}
+	m.leaving = how
+}
+
+func (m *machine) onHurry(now moment) {
+	if m.leaving == staying {
+		m.counters.Ignored++
+		return
+	}
+	m.leaveBy = now
+	for i := range m.slots {
+		if s := &m.slots[i]; s.state == Draining {
+			s.drainBy = now
+		}
+	}
+}
+
+func (m *machine) leavingError() error {
+	if m.leaving == unloading {
+		return ErrUnloaded
+	}
+	return ErrShuttingDown
+}
+
+func (m *machine) onGranted(e event) {
+	m.asking = false
+	switch e.grant {
+	case grantFull:
+		m.blocked = true
+	case grantGone:
+		m.queue.remove(e.ticket)
+	case grantOK:
+		m.queue.dispatched(e.ticket)
+	}
+}
+
+// start begins a start in a free slot.
+func (m *machine) start(i int, now moment) {
+	s := &m.slots[i]
+	*s = slot{state: s.state, id: m.nextID, spec: m.spec}
+	m.nextID++
+	m.counters.Starts++
+	m.become(s, Starting, now, "wanted")
+	if m.needLedger {
+		s.work, s.phase = workReserve, "queued"
+		m.emit(effect{kind: effReserve, id: s.id, slot: i})
+		return
+	}
+	m.launch(s)
+}
+
+func (m *machine) launch(s *slot) {
+	s.work = workLaunch
+	m.emit(effect{kind: effLaunch, id: s.id, slot: m.indexOf(s)})
+}
+
+func (m *machine) onReserved(s *slot, e event, now moment) bool {
+	if s.work != workReserve {
+		return false
+	}
+	s.work = workNone
+	s.held = e.err == nil
+	switch {
+	case s.cancelled:
+		m.vacate(s, now, "cancelled")
+	case e.err != nil:
+		m.startFailed(s, e, now)
+	default:
+		m.launch(s)
+	}
+	return true
+}
+
+func (m *machine) onStarted(s *slot, e event, now moment) bool {
+	if s.work != workLaunch {
+		return false
+	}
+	s.work = workNone
+	s.limit = e.limit
+	if s.cancelled { // it became ready while it was told to end
+		m.stop(s, true, now, "cancelled")
+		return true
+	}
+	m.opened(s, now, "started")
+	return true
+}
+
+// opened makes a replica Ready, with a new admission word.
+func (m *machine) opened(s *slot, now moment, reason string) {
+	m.emit(effect{kind: effOpen, id: s.id, slot: m.indexOf(s), idle: !s.unknown})
+	s.phase, s.percent = "", 0
+	m.become(s, Ready, now, reason)
+	s.check = now + m.idleAfter()
+}
+
+func (m *machine) onFailed(s *slot, e event, now moment) bool {
+	if s.work != workLaunch {
+		return false
+	}
+	s.work = workNone
+	if s.cancelled {
+		m.vacate(s, now, "cancelled")
+		return true
+	}
+	m.startFailed(s, e, now)
+	return true
+}
+
+// startFailed: those who wait hear it at once, unless another replica may still serve them.
+func (m *machine) startFailed(s *slot, e event, now moment) {
+	m.counters.StartFailures++
+	m.fail(e, isPermanent(e.err), now)
+	m.become(s, Failed, now, "start failed")
+	m.forget(s)
+	if !m.live() {
+		m.giveUpAll(now)
+	}
+}
+
+// fail counts a failure and sets the pause after it.
+func (m *machine) fail(e event, permanent bool, now moment) {
+	m.failure.count++
+	m.failure.cause, m.failure.at, m.failure.permanent = e.err, now, permanent
+	m.failure.retryAt = now + m.backoff(m.failure.count, e.jitter)
+}
+
+func (m *machine) giveUpAll(now moment) {
+	for t := m.queue.next(); t != nil; t = m.queue.next() {
+		m.queue.dispatched(t)
+		// The owner, who knows the model's name, makes a *StartFailedError of the nil.
+		m.emit(effect{kind: effGiveUp, ticket: t})
+	}
+}
+
+func (m *machine) onProgress(s *slot, e event, now moment) bool {
+	if s.state != Starting {
+		return false
+	}
+	if s.phase != e.phase {
+		s.phase, s.phaseSince = e.phase, now
+	}
+	s.percent = max(s.percent, e.percent)
+	return true
+}
+
+func (m *machine) onExited(s *slot, e event, now moment) bool {
+	s.exited = true
+	switch s.state {
+	case Stopping, Failed: // as it should be
+		return true
+	case Ready, Asleep, Draining:
+	default:
+		return false
+	}
+	m.counters.Crashes++
+	wanted := !m.mustLeave(s)
+	if s.state == Ready {
+		m.emit(effect{kind: effClose, id: s.id}) // nobody needs the answer
+	}
+	switch {
+	case !wanted:
+	case e.ok || s.state == Asleep:
+		m.failure = failure{cause: e.err, at: now}
+	default: // it never served: as good as a failed start
+		m.fail(e, false, now)
+	}
+	m.become(s, Failed, now, "exited")
+	m.answerPreemptor(s, nil)
+	if s.work == workNone {
+		m.sweep(s, true)
+	}
+	return true
+}
+
+// sweep runs Stop, also on a replica that is gone: its remains are cleared away, and its memory is checked.
+func (m *machine) sweep(s *slot, idle bool) {
+	s.work = workStop
+	m.emit(effect{kind: effStop, id: s.id, idle: idle})
+}
+
+// stop ends a replica that nobody uses any more, or that has to go all the same.
+func (m *machine) stop(s *slot, idle bool, now moment, reason string) {
+	m.become(s, Stopping, now, reason)
+	m.sweep(s, idle)
+}
+
+func (m *machine) onStopped(s *slot, e event, now moment) bool {
+	if s.work != workStop {
+		return false
+	}
+	s.work = workNone
+	if s.tries++; e.err != nil && s.tries < stopTries {
+		s.check = now + stopPause
+		return true
+	}
+	if s.state == Failed {
+		m.forget(s)
+		return true
+	}
+	m.vacate(s, now, "stopped")
+	return true
+}
+
+// vacate makes a slot free.
+func (m *machine) vacate(s *slot, now moment, reason string) {
+	m.become(s, Cold, now, reason)
+	m.forget(s)
+}
+
+// forget lets go of a slot's replica, and of its devices.
+func (m *machine) forget(s *slot) {
+	m.emit(effect{kind: effGone, id: s.id, held: s.held})
+	*s = slot{state: s.state, since: s.since}
+}
+
+func (m *machine) onObserved(s *slot, e event, now moment) bool {
+	if s.look != lookObserve {
+		return false
+	}
+	s.look = lookNone
+	switch s.state {
+	case Draining:
+		if e.word.idle() {
+			m.stop(s, true, now, "drained")
+		}
+		return true
+	case Ready:
+	default:
+		return false
+	}
+	s.watched = e.word.inFlight() != 0
+	if !e.word.idle() {
+		s.check = 0 // the poke at zero, or evSettled, leads back here
+		m.answerPreemptor(s, ErrBusy)
+		return true
+	}
+	s.check = e.since + m.idleAfter()
+	if s.preempt || s.check <= now && m.mayLeave(s) {
+		s.look, s.idleSince = lookFence, e.since
+		m.emit(effect{kind: effFence, id: s.id, word: e.word})
+	}
+	return true
+}
+
+func (m *machine) onFenced(s *slot, e event, now moment) bool {
+	if s.look != lookFence {
+		return false
+	}
+	s.look = lookNone
+	if s.state != Ready {
+		return false
+	}
+	if !e.ok { // somebody came in between: the eviction is off, and the word is read anew
+		m.counters.Revoked++
+		m.answerPreemptor(s, ErrBusy)
+		m.observe(s)
+		return true
+	}
+	if s.preempt {
+		m.counters.Preemptions++
+		m.answerPreemptor(s, nil)
+		m.stop(s, true, now, "preempted")
+		return true
+	}
+	if m.sleeps() && now < s.idleSince+m.config.ScaledownAfter {
+		m.counters.Sleeps++
+		m.become(s, Asleep, now, "idle")
+		s.work = workSleep
+		m.emit(effect{kind: effSleep, id: s.id})
+		return true
+	}
+	m.counters.Evictions++
+	m.failure.count = 0 // a replica that lived to be idle was no failure
+	m.stop(s, true, now, "idle")
+	return true
+}
+
+func (m *machine) onClosed(s *slot, e event, now moment) bool {
+	if s.look != lookClose {
+		return s.state == Failed // closed because it exited
+	}
+	s.look = lookNone
+	if s.state != Ready {
+		return false
+	}
+	m.answerPreemptor(s, ErrBusy)
+	if e.word.idle() {
+		m.stop(s, true, now, "leaving")
+		return true
+	}
+	m.become(s, Draining, now, "leaving")
+	s.drainBy = now + m.config.DrainTimeout
+	if m.leaving != staying {
+		s.drainBy = min(s.drainBy, m.leaveBy)
+	}
+	return true
+}
+
+func (m *machine) onSlept(s *slot, e event, now moment) bool {
+	if s.work != workSleep {
+		return false
+	}
+	s.work = workNone
+	switch {
+	case s.state == Failed: // exited meanwhile
+		m.sweep(s, true)
+	case e.err != nil:
+		m.stop(s, true, now, "sleep failed")
+	default:
+		s.check = s.idleSince + m.config.ScaledownAfter
+	}
+	return true
+}
+
+func (m *machine) onWoken(s *slot, e event, now moment) bool {
+	if s.work != workWake {
+		return false
+	}
+	s.work = workNone
+	switch {
+	case s.state == Failed:
+		m.sweep(s, true)
+	case e.err != nil:
+		m.stop(s, true, now, "wake failed")
+	case m.mustLeave(s):
+		m.stop(s, true, now, "leaving")
+	default:
+		m.counters.Wakes++
+		m.opened(s, now, "woken")
+	}
+	return true
+}
+
+func (m *machine) onSettled(s *slot, now moment) bool {
+	if !s.unknown {
+		return false
+	}
+	s.unknown = false
+	m.emit(effect{kind: effKnown, id: s.id})
+	m.observe(s)
+	return true
+}
+
+// onPreempt: only a replica that is idle now, or asleep, goes. Config.Min is kept, or the replica would be
+// started again at once and ask for the same devices.
+func (m *machine) onPreempt(e event, now moment) {
+	s := m.byID(e.id)
+	var err error
+	switch {
+	case s == nil:
+		err = ErrNoReplica
+	case s.state == Stopping, s.state == Failed: // on its way out already
+	case m.awakeWithout(s) < m.config.Min || s.work != workNone || s.preempt || m.queue.len() > 0:
+		err = ErrBusy
+	case s.state == Asleep:
+		m.counters.Preemptions++
+		m.stop(s, true, now, "preempted")
+	case s.state == Ready && s.look == lookNone:
+		s.preempt, s.preemptor = true, e.reply
+		m.observe(s)
+		return
+	default:
+		err = ErrBusy
+	}
+	m.emit(effect{kind: effReply, reply: e.reply, err: err})
+}
+
+func (m *machine) answerPreemptor(s *slot, err error) {
+	if s.preempt {
+		m.emit(effect{kind: effReply, reply: s.preemptor, err: err})
+		s.preempt, s.preemptor = false, nil
+	}
+}
+
+// onAdopt puts a running replica into a free slot. What is in flight on it is unknown.
+func (m *machine) onAdopt(e event, now moment) {
+	free := m.freeSlot()
+	if free < 0 || m.leaving != staying || m.byID(e.id) != nil {
+		m.emit(effect{kind: effReply, reply: e.reply, err: ErrNoReplica})
+		return
+	}
+	s := &m.slots[free]
+	*s = slot{state: s.state, id: e.id, spec: m.spec, limit: e.limit, unknown: true, held: m.needLedger}
+	m.nextID = max(m.nextID, e.id+1)
+	m.opened(s, now, "adopted")
+	m.emit(effect{kind: effReply, reply: e.reply})
+}
