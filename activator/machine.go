@@ -29,6 +29,7 @@ type machine struct {
 	failure failure
 	leaving leaving
 	leaveBy moment // while leaving: when patience ends
+	final   bool   // leaving, and nobody is left to be served first
 
 	asking  bool // a grant was tried and its result is not in
 	blocked bool // the last grant found no room; a poke or one more replica ends that
