@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,8 @@ func Binary(t testing.TB, pkg string, flags ...string) string {
 }
 
 // GoModule builds the program in dir, a folder with a go.mod of its own, and returns its path. modfile names another
-// file in dir to use in place of go.mod (with its .sum beside it), for a second set of versions; empty: go.mod.
+// file in dir to use in place of go.mod (with its .sum beside it), for a second set of versions; empty: go.mod. The tool that
+// PILOTLIGHT_REQUIRE may name is "modules".
 func GoModule(t testing.TB, dir, modfile string) string {
 	t.Helper()
 	abs, err := filepath.Abs(dir)
@@ -36,6 +38,14 @@ func GoModule(t testing.TB, dir, modfile string) string {
 	var flags []string
 	if modfile != "" {
 		flags = append(flags, "-modfile="+filepath.Join(abs, modfile))
+	}
+	// A missing network must not look like a driver that does not compile.
+	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"list", "-deps"}, flags...), ".")...)
+	cmd.Dir, cmd.Env = abs, goEnv()
+	if text, err := cmd.CombinedOutput(); err != nil {
+		Missing(t, "modules", fmt.Errorf("finding the packages of %s: %w: %s", dir, err, last(text)))
 	}
 	return build(t, abs, ".", flags)
 }
@@ -68,7 +78,7 @@ func build(t testing.TB, dir, pkg string, flags []string) string {
 	out := filepath.Join(fresh, name)
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-trimpath", "-o", out}, flags...), pkg)...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	cmd.Env = goEnv()
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building %s in %s: %v: %s", pkg, dir, err, last(text))
 	}
@@ -82,6 +92,9 @@ func build(t testing.TB, dir, pkg string, flags []string) string {
 	built.paths[key] = path
 	return path
 }
+
+// goEnv keeps a workspace or flags of the user's from changing what is built.
+func goEnv() []string { return append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false") }
 
 // moduleRoot is the nearest folder above the test's own with a go.mod.
 func moduleRoot(t testing.TB) string {

@@ -3,7 +3,7 @@
 //
 // Each tool is made once, in the user's cache folder, and shared by all test processes; a file lock keeps them apart. Where
 // a tool cannot be had (no interpreter, no network), the test is skipped with the reason, unless the environment variable
-// PILOTLIGHT_REQUIRE names it ("python", "node"; separated by commas): then the test fails. With -short, what would first have to
+// PILOTLIGHT_REQUIRE names it ("python", "node", "modules"; separated by commas): then the test fails. With -short, what would first have to
 // be downloaded is skipped too.
 package testtools
 
