@@ -1,0 +1,404 @@
+package sglangsim
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type message struct {
+	Role    string          `json:"role"`
+	Content json.RawMessage `json:"content"`
+}
+
+type chatRequest struct {
+	sampling
+	Messages            *[]message      `json:"messages"`
+	MaxCompletionTokens *int            `json:"max_completion_tokens"`
+	Tools               []tool          `json:"tools"`
+	ToolChoice          json.RawMessage `json:"tool_choice"`
+	ResponseFormat      *struct {
+		Type       string `json:"type"`
+		JSONSchema *struct {
+			Schema json.RawMessage `json:"schema"`
+		} `json:"json_schema"`
+	} `json:"response_format"`
+}
+
+// imageTokens is what a picture or another part without text adds to a prompt.
+const imageTokens = 256
+
+// contentText reads a message's content: a string, null, or a list of parts.
+func contentText(raw json.RawMessage) (text string, extra int, err error) {
+	if len(raw) == 0 || string(raw) == "null" || json.Unmarshal(raw, &text) == nil {
+		return text, 0, nil
+	}
+	var parts []struct {
+		Type string `json:"type"`
+		Text string `json:"text"`
+	}
+	if err := json.Unmarshal(raw, &parts); err != nil {
+		return "", 0, invalid("1 validation error:\n  {'type': 'string_type', 'loc': ('body', 'messages', 'content'), 'msg': 'Input should be a valid string'}")
+	}
+	var texts []string
+	for _, p := range parts {
+		if p.Type == "text" || p.Type == "input_text" || p.Type == "output_text" {
+			texts = append(texts, p.Text)
+		} else {
+			extra += imageTokens
+		}
+	}
+	return strings.Join(texts, " "), extra, nil
+}
+
+// conversation is what an answer depends on.
+type conversation struct {
+	key        string // the whole prompt
+	last       string // the user's last message
+	lastIsUser bool
+	tokens     int
+}
+
+func converse(messages []message) (conversation, error) {
+	var c conversation
+	var key strings.Builder
+	for _, m := range messages {
+		switch m.Role {
+		case "system", "developer", "user", "assistant", "tool", "function":
+		default:
+			return c, invalid("1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'messages', 'role'), 'msg': \"Input should be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'\"}")
+		}
+		text, extra, err := contentText(m.Content)
+		if err != nil {
+			return c, err
+		}
+		key.WriteString(m.Role + "\x00" + text + "\x00")
+		c.tokens += countTokens(text) + 4 + extra // a chat template frames each message
+		if c.lastIsUser = m.Role == "user"; c.lastIsUser {
+			c.last = text
+		}
+	}
+	c.key = key.String()
+	return c, nil
+}
+
+// prepareChat checks a request and settles its answer.
+func (s *Server) prepareChat(req *chatRequest) (*job, []plan, error) {
+	if s.opts.IsEmbedding && !s.opts.EmbedAndGenerate {
+		return nil, nil, badRequest("This model is an embedding model and does not support generation.")
+	}
+	if req.Messages == nil {
+		return nil, nil, missing("messages")
+	}
+	if len(*req.Messages) == 0 {
+		return nil, nil, badRequest("Messages cannot be empty.")
+	}
+	if req.MaxCompletionTokens != nil {
+		req.MaxTokens = req.MaxCompletionTokens
+	}
+	if err := req.check(); err != nil {
+		return nil, nil, err
+	}
+	c, err := converse(*req.Messages)
+	if err != nil {
+		return nil, nil, err
+	}
+	called, err := chooseTool(req.Tools, req.ToolChoice, c.last, c.lastIsUser)
+	if err != nil {
+		return nil, nil, err
+	}
+	room, err := s.room(&c.tokens, req.limit())
+	if err != nil {
+		return nil, nil, err
+	}
+	var fixed *string
+	if f := req.ResponseFormat; f != nil {
+		fixed, err = forcedDocument(f.Type, func() json.RawMessage {
+			if f.JSONSchema == nil {
+				return nil
+			}
+			return f.JSONSchema.Schema
+		}(), c)
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	var plans []plan
+	for i := range req.count() {
+		if called != nil {
+			p := planTool(called, c.key, c.last)
+			plans = append(plans, p)
+			continue
+		}
+		plans = append(plans, s.plan(&req.sampling, c.key, c.last, fixed, i, req.limit(), room))
+	}
+	rid, err := req.rid()
+	if err != nil {
+		return nil, nil, err
+	}
+	return newJob(rid, c.tokens, plans, req.Stream), plans, nil
+}
+
+// forcedDocument is the text that a response_format asks for; nil for free text.
+func forcedDocument(kind string, schema json.RawMessage, c conversation) (*string, error) {
+	echo, echoes := echoOf(c.last)
+	switch kind {
+	case "", "text", "structural_tag":
+		return nil, nil
+	case "json_object":
+		if echoes && json.Valid([]byte(echo)) {
+			return &echo, nil
+		}
+		if !echoes {
+			echo = strings.Join(sentence(c.key, 6), "")
+		}
+		text := string(marshal(map[string]string{"answer": echo}))
+		return &text, nil
+	case "json_schema":
+		if len(schema) == 0 {
+			return nil, badRequest("schema_ is required for json_schema response format request.")
+		}
+		words := sentence(c.key, 16)
+		if echoes {
+			words = []string{echo}
+		}
+		text := string(document(schema, words))
+		return &text, nil
+	}
+	return nil, invalid("1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input should be 'text', 'json_object' or 'json_schema'\"}")
+}
+
+// usage counts tokens; SGLang sends prompt_tokens_details as null unless it reports cached ones.
+type usage struct {
+	PromptTokens     int  `json:"prompt_tokens"`
+	TotalTokens      int  `json:"total_tokens"`
+	CompletionTokens int  `json:"completion_tokens"`
+	Details          *int `json:"prompt_tokens_details"`
+	ReasoningTokens  int  `json:"reasoning_tokens"`
+}
+
+func (j *job) usage(plans []plan, steps int) usage {
+	u := usage{PromptTokens: j.promptTokens}
+	for _, p := range plans {
+		u.CompletionTokens += min(steps, len(p.pieces))
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+type chatMessage struct {
+	Role      string     `json:"role"`
+	Content   string     `json:"content"`
+	Reasoning *string    `json:"reasoning_content"`
+	ToolCalls []toolCall `json:"tool_calls"`
+}
+
+type chatChoice struct {
+	Index        int         `json:"index"`
+	Message      chatMessage `json:"message"`
+	Logprobs     any         `json:"logprobs"`
+	FinishReason string      `json:"finish_reason"`
+	MatchedStop  any         `json:"matched_stop"`
+}
+
+func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
+	var req chatRequest
+	if err := decode(r, &req); err != nil {
+		writeError(w, err)
+		return
+	}
+	j, plans, err := s.prepareChat(&req)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.reached()
+	if req.Stream {
+		s.streamChat(w, r, &req, j, plans)
+		return
+	}
+	steps := 0
+	out, err := s.generate(r.Context(), j, s.nextFaults(), func(_, to int) error { steps = to; return nil })
+	if !s.answers(w, out, err) {
+		return
+	}
+	var choices []chatChoice
+	for i, p := range plans {
+		c := chatChoice{Index: i, FinishReason: p.finish, MatchedStop: p.matched, Message: chatMessage{Role: "assistant"}}
+		if p.tool != nil {
+			c.Message.ToolCalls = []toolCall{*p.tool}
+		} else {
+			c.Message.Content = strings.Join(p.pieces[:min(steps, len(p.pieces))], "")
+		}
+		if out == outcomeAborted {
+			c.FinishReason, c.MatchedStop = "abort", nil
+		}
+		choices = append(choices, c)
+	}
+	writeJSON(w, http.StatusOK, struct {
+		ID       string            `json:"id"`
+		Object   string            `json:"object"`
+		Created  int64             `json:"created"`
+		Model    string            `json:"model"`
+		Choices  []chatChoice      `json:"choices"`
+		Usage    usage             `json:"usage"`
+		Metadata map[string]string `json:"metadata"`
+	}{j.rid, "chat.completion", time.Now().Unix(), req.model(), choices, j.usage(plans, steps), s.metadata()})
+}
+
+// answers deals with the ends of a generation that leave nothing to answer, or only an error.
+func (s *Server) answers(w http.ResponseWriter, out outcome, err error) bool {
+	switch {
+	case err != nil:
+		writeError(w, err)
+		return false
+	case out == outcomeDead, out == outcomeLeft:
+		panic(http.ErrAbortHandler)
+	}
+	return true
+}
+
+// refuseStream answers a stream that did not begin: a full queue is a 200 with an error chunk, anything else has its status.
+func refuseStream(e *eventStream, err error) {
+	full := toAPIError(err)
+	if full.Code < http.StatusInternalServerError {
+		writeError(e.w, err)
+		return
+	}
+	e.fail(full.Code, strings.ToUpper(strings.ReplaceAll(http.StatusText(full.Code), " ", "_")), full.Message)
+	e.done()
+}
+
+func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, req *chatRequest, j *job, plans []plan) {
+	e := newEventStream(w)
+	atEnd, always := req.wantsUsage(s.opts.UsageByDefault)
+	c := chunker{e: e, id: appendString(nil, j.rid), model: appendString(nil, req.model())}
+	faults := s.nextFaults()
+	sent := 0
+	out, err := s.generate(r.Context(), j, faults, func(from, to int) error {
+		c.usage = nil
+		if always {
+			c.usage = marshal(j.usage(plans, to))
+		}
+		for i := range plans {
+			if from == 0 {
+				c.chunk(i, `,"role":"assistant","content":""`, "", nil)
+			}
+			c.pieces(i, &plans[i], from, to)
+		}
+		sent = to
+		return e.send()
+	})
+	if err != nil {
+		refuseStream(e, err)
+		return
+	}
+	if !e.finish(out, faults) {
+		return
+	}
+	for i, p := range plans {
+		if out == outcomeAborted {
+			p.finish, p.matched = "abort", nil
+		}
+		c.chunk(i, "", p.finish, p.matched)
+	}
+	if atEnd {
+		c.finalUsage(marshal(j.usage(plans, sent)))
+	}
+	e.done()
+}
+
+// chunker appends chat chunks without reflection: thousands of streams share two cores with what they test.
+type chunker struct {
+	e     *eventStream
+	id    []byte // as JSON
+	model []byte // as JSON
+	usage []byte // for continuous_usage_stats; nil otherwise
+	delta []byte // scratch
+}
+
+func (c *chunker) head() []byte {
+	b := append(c.e.buf, `data: {"id":`...)
+	b = append(b, c.id...)
+	b = append(b, `,"object":"chat.completion.chunk","created":`...)
+	b = strconv.AppendInt(b, time.Now().Unix(), 10)
+	b = append(b, `,"model":`...)
+	return append(b, c.model...)
+}
+
+// chunk adds one frame; delta is what follows reasoning_content, finish is empty while the choice goes on.
+func (c *chunker) chunk(index int, delta, finish string, matched any) {
+	b := append(c.head(), `,"choices":[{"index":`...)
+	b = strconv.AppendInt(b, int64(index), 10)
+	b = append(b, `,"delta":{"reasoning_content":null`...)
+	b = append(b, delta...)
+	b = append(b, `},"logprobs":null,"finish_reason":`...)
+	if finish == "" {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, finish)
+	}
+	b = append(b, `,"matched_stop":`...)
+	if matched == nil {
+		b = append(b, "null"...)
+	} else {
+		b = append(b, marshal(matched)...)
+	}
+	b = append(b, "}]"...)
+	if c.usage != nil {
+		b = append(append(b, `,"usage":`...), c.usage...)
+	}
+	c.e.buf = append(b, "}\n\n"...)
+}
+
+// pieces adds the tokens of one choice; those of a tool call come in the fuller form with null keys.
+func (c *chunker) pieces(index int, p *plan, from, to int) {
+	to = min(to, len(p.pieces))
+	if from >= to {
+		return
+	}
+	text := strings.Join(p.pieces[from:to], "")
+	if p.tool == nil {
+		if text != "" {
+			c.delta = appendString(append(c.delta[:0], `,"content":`...), text)
+			c.chunk(index, string(c.delta), "", nil)
+		}
+		return
+	}
+	if from == 0 { // the name comes alone, before any argument
+		first := *p.tool
+		first.Function.Arguments = ""
+		c.tool(index, first)
+	}
+	if text != "" {
+		c.tool(index, toolCall{Type: "function", Function: toolFunction{Arguments: text}})
+	}
+}
+
+func (c *chunker) tool(index int, call toolCall) {
+	var use any
+	if c.usage != nil {
+		use = json.RawMessage(c.usage)
+	}
+	c.e.data(map[string]any{
+		"id": json.RawMessage(c.id), "object": "chat.completion.chunk", "created": time.Now().Unix(), "model": json.RawMessage(c.model), "usage": use,
+		"choices": []any{map[string]any{
+			"index": index, "logprobs": nil, "finish_reason": nil, "matched_stop": nil,
+			"delta": map[string]any{"role": nil, "content": nil, "reasoning_content": nil, "tool_calls": []toolCall{call}},
+		}},
+	})
+}
+
+func (c *chunker) finalUsage(u []byte) {
+	b := append(c.head(), `,"choices":[],"usage":`...)
+	c.e.buf = append(append(b, u...), "}\n\n"...)
+}
+
+// metadata is the part of an answer that names the weights.
+func (s *Server) metadata() map[string]string {
+	s.modelMu.Lock()
+	defer s.modelMu.Unlock()
+	return map[string]string{"weight_version": s.version}
+}
