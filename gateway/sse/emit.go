@@ -2,6 +2,7 @@ package sse
 
 import (
 	"strconv"
+	"unicode"
 	"unicode/utf8"
 
 	"pilotlight/gateway/jsonbody"
@@ -22,7 +23,7 @@ func Heartbeat(dst []byte, text string) []byte {
 		if i >= maxHeartbeat {
 			break
 		}
-		if r < ' ' || r == 0x7F {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 			r = ' '
 		}
 		dst = utf8.AppendRune(dst, r)

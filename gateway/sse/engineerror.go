@@ -44,7 +44,8 @@ var (
 //	{"object":"error","message":…,…}, {"type":"error","message":…,…}
 //	{"detail":…}   text, or FastAPI's list of problems
 //
-// "error":null is none. For data that holds no error it allocates nothing.
+// "error":null is none, nor is a Responses object that tells of a failed generation: that is an answer.
+// For data that holds no error it allocates nothing.
 func ErrorOf(data []byte) (*EngineError, bool) {
 	if !bytes.Contains(data, errorKey) && !bytes.Contains(data, detailKey) {
 		return nil, false
@@ -53,10 +54,13 @@ func ErrorOf(data []byte) (*EngineError, bool) {
 }
 
 func errorIn(doc []byte) (*EngineError, bool) {
+	if isText(doc, "object", `"response"`) {
+		return nil, false
+	}
 	if m, ok := jsonbody.Locate(doc, "error"); ok && m.Kind != jsonbody.Null && m.Kind != jsonbody.False {
 		return fromValue(doc[m.Start:m.End], m.Kind)
 	}
-	if isError(doc, "object") || isError(doc, "type") {
+	if isText(doc, "object", `"error"`) || isText(doc, "type", `"error"`) {
 		return fromObject(doc)
 	}
 	m, ok := jsonbody.Locate(doc, "detail")
@@ -71,9 +75,9 @@ func errorIn(doc []byte) (*EngineError, bool) {
 	return fromDetail(doc[m.Start:m.End])
 }
 
-func isError(doc []byte, key string) bool {
+func isText(doc []byte, key, literal string) bool {
 	start, end, ok := jsonbody.TopLevelString(doc, key)
-	return ok && string(doc[start:end]) == `"error"`
+	return ok && string(doc[start:end]) == literal
 }
 
 func fromValue(raw []byte, kind jsonbody.Kind) (*EngineError, bool) {
@@ -183,17 +187,20 @@ func parseError(status int, body []byte) *EngineError {
 			return newEngineError(strings.Join(strings.Fields(html.UnescapeString(string(m[1]))), " "))
 		}
 	}
-	return newEngineError(string(text[:min(len(text), 2*MaxErrorMessage)]))
+	return newEngineError(string(text))
 }
 
-// clean bounds text from an engine, at a character, and makes it valid UTF-8.
+// clean makes text from an engine valid UTF-8 of at most MaxErrorMessage bytes, cut at a character.
 func clean(text string) string {
-	if len(text) > MaxErrorMessage {
-		cut := MaxErrorMessage - len("…")
-		for cut > 0 && !utf8.RuneStart(text[cut]) {
-			cut--
-		}
-		text = text[:cut] + "…"
+	const ellipsis = "…"
+	head := text[:min(len(text), 4*MaxErrorMessage)] // enough, and bounds the work on a huge body
+	fixed := strings.ToValidUTF8(head, "\uFFFD")
+	if len(fixed) <= MaxErrorMessage && len(head) == len(text) {
+		return fixed
 	}
-	return strings.ToValidUTF8(text, "?")
+	cut := min(len(fixed), MaxErrorMessage-len(ellipsis))
+	for cut > 0 && cut < len(fixed) && !utf8.RuneStart(fixed[cut]) {
+		cut--
+	}
+	return fixed[:cut] + ellipsis
 }

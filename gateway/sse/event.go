@@ -2,35 +2,38 @@ package sse
 
 import (
 	"bytes"
+	"strconv"
 
 	"pilotlight/gateway/jsonbody"
 )
 
-var dataPrefix = []byte("data: ")
+var (
+	dataPrefix  = []byte("data: ")
+	eventPrefix = []byte("event: ")
+)
 
 // Data gives an event's payload without the field name and, when the data came in several lines, with
 // line feeds between them. ok is false when there is none, or an empty one: such an event tells a client
 // nothing, breaks several, and should not be passed on. The result is part of event unless there were
 // several data lines.
 func Data(event []byte) (data []byte, ok bool) {
-	if data, ok = plain(event); ok {
-		return data, true
+	start, end, lines := dataSpan(event)
+	if lines <= 1 {
+		return event[start:end], end > start
 	}
-	lines := 0
+	data = make([]byte, 0, len(event))
+	lines = 0
 	for rest := event; len(rest) > 0; {
 		var name, value []byte
-		name, value, rest = field(rest)
-		if string(name) != "data" {
+		if name, value, rest = field(rest); string(name) != "data" {
 			continue
 		}
-		switch lines++; lines {
-		case 1:
-			data = value
-		default:
-			data = append(append(bytes.Clone(data), '\n'), value...)
+		if lines++; lines > 1 {
+			data = append(data, '\n')
 		}
+		data = append(data, value...)
 	}
-	return data, len(data) > 0
+	return data, true
 }
 
 // Name gives the value of an event's last event: field, nil when it has none.
@@ -38,8 +41,7 @@ func Name(event []byte) []byte {
 	var found []byte
 	for rest := event; len(rest) > 0; {
 		var name, value []byte
-		name, value, rest = field(rest)
-		if string(name) == "event" {
+		if name, value, rest = field(rest); string(name) == "event" {
 			found = value
 		}
 	}
@@ -49,18 +51,65 @@ func Name(event []byte) []byte {
 // IsDone tells whether data is the end mark of OpenAI's streams, which is exactly [DONE].
 func IsDone(data []byte) bool { return string(data) == "[DONE]" }
 
-// plain gives the data of an event in the form that nearly all have: one line that starts with "data: ",
-// not empty, LF, LF.
-func plain(event []byte) (data []byte, ok bool) {
-	n := len(event)
-	if n <= len("data: \n\n") || !bytes.HasPrefix(event, dataPrefix) || event[n-1] != '\n' || event[n-2] != '\n' {
-		return nil, false
+// IsUsageChunk tells whether data is the chunk without choices that include_usage adds at a stream's
+// end. A client that did not ask for usage does not expect it.
+func IsUsageChunk(data []byte) bool {
+	if !bytes.Contains(data, []byte(`"usage"`)) {
+		return false
 	}
-	data = event[len(dataPrefix) : n-2]
-	return data, bytes.IndexByte(data, '\n') < 0 && data[len(data)-1] != '\r'
+	choices, ok := jsonbody.Locate(data, "choices")
+	if !ok || choices.Kind != jsonbody.Array || len(bytes.TrimSpace(data[choices.Start+1:choices.End-1])) > 0 {
+		return false
+	}
+	usage, ok := jsonbody.Locate(data, "usage")
+	return ok && usage.Kind == jsonbody.Object
 }
 
-// field cuts the first line from rest and gives its name and value, without one leading space of the
+// SequenceNumber gives the number that the Responses API puts into each event's data.
+func SequenceNumber(data []byte) (n int, ok bool) {
+	m, ok := jsonbody.Locate(data, "sequence_number")
+	if !ok || m.Kind != jsonbody.Number {
+		return 0, false
+	}
+	n, err := strconv.Atoi(string(data[m.Start:m.End]))
+	return n, err == nil
+}
+
+// dataSpan finds where an event's data is and in how many lines it comes; start and end are those of the
+// first.
+func dataSpan(event []byte) (start, end, lines int) {
+	if isPlain(event) {
+		return len(dataPrefix), len(event) - 2, 1
+	}
+	for rest := event; len(rest) > 0; {
+		var name, value []byte
+		line := len(event) - len(rest)
+		if name, value, rest = field(rest); string(name) != "data" {
+			continue
+		}
+		if lines++; lines > 1 {
+			continue
+		}
+		start = line + len(name)
+		for _, c := range [...]byte{':', ' '} { // what field cut off
+			if start < len(event) && event[start] == c {
+				start++
+			}
+		}
+		end = start + len(value)
+	}
+	return start, end, lines
+}
+
+// isPlain tells whether an event has the form that nearly all have: one line that starts with "data: ",
+// not empty, LF, LF.
+func isPlain(event []byte) bool {
+	n := len(event)
+	return n > len("data: \n\n") && bytes.HasPrefix(event, dataPrefix) &&
+		bytes.IndexByte(event, '\n') == n-2 && event[n-1] == '\n' && event[n-3] != '\r'
+}
+
+// field cuts the first line from event and gives its name and value, without one leading space of the
 // value. A comment has an empty name.
 func field(event []byte) (name, value, rest []byte) {
 	line, rest, _ := bytes.Cut(event, []byte{'\n'})
@@ -73,11 +122,11 @@ func field(event []byte) (name, value, rest []byte) {
 // event has a name, one data line, LF, LF. Comments, id: and retry: fields are dropped, and lines of data
 // are joined by spaces, which JSON allows wherever it allows a line break. ok is false when there is no
 // data and so nothing to pass on. An event that has this form already is given back as it is; otherwise
-// the result is made in dst[:0]'s memory.
+// the result is made in the memory of dst, which may be nil and must not be the event's.
 //
 // Set named for APIs whose events have names (Responses, Anthropic), and not for chat and completions.
 func Normalize(dst, event []byte, named bool) (normal []byte, ok bool) {
-	if _, ok := plain(event); ok {
+	if isPlain(event) || named && isPlainNamed(event) {
 		return event, true
 	}
 	data, ok := Data(event)
@@ -86,112 +135,23 @@ func Normalize(dst, event []byte, named bool) (normal []byte, ok bool) {
 	}
 	dst = dst[:0]
 	if name := Name(event); named && len(name) > 0 {
-		dst = append(append(append(dst, "event: "...), name...), '\n')
+		dst = append(append(append(dst, eventPrefix...), name...), '\n')
 	}
-	return appendData(dst, data), true
-}
-
-// appendData appends data as the one data line of an event and ends the event.
-func appendData(dst, data []byte) []byte {
 	dst = append(dst, dataPrefix...)
 	start := len(dst)
 	dst = append(dst, data...)
-	for i := start; i < len(dst); i++ {
-		n := bytes.IndexByte(dst[i:], '\n')
-		if n < 0 {
-			break
+	for i, c := range dst[start:] {
+		if c == '\n' {
+			dst[start+i] = ' '
 		}
-		i += n
-		dst[i] = ' '
 	}
-	return append(dst, '\n', '\n')
+	return append(dst, '\n', '\n'), true
 }
 
-var modelKey = []byte(`"model"`)
-
-// RewriteModel appends event to dst with the model's name in its data replaced by model, and every other
-// byte as it was. The name is the string at the top-level member model, or at response.model (Responses)
-// or message.model (Anthropic). An event without one is appended as it is. Data that comes in several
-// lines is joined into one first.
-func RewriteModel(dst, event []byte, model string) []byte {
-	if !bytes.Contains(event, modelKey) {
-		return append(dst, event...)
+func isPlainNamed(event []byte) bool {
+	if !bytes.HasPrefix(event, eventPrefix) {
+		return false
 	}
-	data, ok := plain(event)
-	if !ok {
-		if data, ok = Data(event); !ok {
-			return append(dst, event...)
-		}
-		if i := bytes.Index(event, data); i >= 0 {
-			dst = append(dst, event[:i]...)
-			dst = RewriteModelJSON(dst, data, model)
-			return append(dst, event[i+len(data):]...)
-		}
-		if name := Name(event); len(name) > 0 {
-			dst = append(append(append(dst, "event: "...), name...), '\n')
-		}
-		return appendData(dst, RewriteModelJSON(nil, data, model))
-	}
-	dst = append(dst, dataPrefix...)
-	dst = RewriteModelJSON(dst, data, model)
-	return append(dst, '\n', '\n')
-}
-
-// RewriteModelJSON is RewriteModel for a bare JSON document: an answer's body, or a line of NDJSON.
-func RewriteModelJSON(dst, doc []byte, model string) []byte {
-	start, end, ok := findModel(doc)
-	if !ok {
-		return append(dst, doc...)
-	}
-	dst = append(dst, doc[:start]...)
-	dst = jsonbody.AppendString(dst, model)
-	return append(dst, doc[end:]...)
-}
-
-func findModel(doc []byte) (start, end int, ok bool) {
-	// Without this token there is no such key, and looking for it is cheaper than walking the members.
-	if !bytes.Contains(doc, modelKey) {
-		return 0, 0, false
-	}
-	if start, end, ok = jsonbody.TopLevelString(doc, "model"); ok {
-		return start, end, true
-	}
-	for _, parent := range [...]string{"response", "message"} {
-		m, found := jsonbody.Locate(doc, parent)
-		if !found || m.Kind != jsonbody.Object {
-			continue
-		}
-		if start, end, ok = jsonbody.TopLevelString(doc[m.Start:m.End], "model"); ok {
-			return m.Start + start, m.Start + end, true
-		}
-	}
-	return 0, 0, false
-}
-
-// StripNullError appends event to dst without the top-level member "error":null of its data, on which
-// some clients abort the stream. Other events are appended as they are.
-func StripNullError(dst, event []byte) []byte {
-	data, ok := Data(event)
-	if !ok || !bytes.Contains(data, errorKey) {
-		return append(dst, event...)
-	}
-	m, ok := jsonbody.Locate(data, "error")
-	if !ok || m.Kind != jsonbody.Null {
-		return append(dst, event...)
-	}
-	from, to := m.KeyStart, m.End
-	switch {
-	case data[m.After] == ',':
-		to = m.After + 1
-	case data[m.Before] == ',':
-		from = m.Before
-	}
-	if i := bytes.Index(event, data); i >= 0 {
-		dst = append(append(dst, event[:i]...), data[:from]...)
-		return append(dst, event[i+to:]...)
-	}
-	if name := Name(event); len(name) > 0 {
-		dst = append(append(append(dst, "event: "...), name...), '\n')
-	}
-	return appendData(dst, append(bytes.Clone(data[:from]), data[to:]...))
+	n := bytes.IndexByte(event, '\n')
+	return n > len(eventPrefix) && event[n-1] != '\r' && isPlain(event[n+1:])
 }
