@@ -10,16 +10,17 @@ import (
 var (
 	dataPrefix  = []byte("data: ")
 	eventPrefix = []byte("event: ")
+	usageKey    = []byte(`"usage"`)
 )
 
 // Data gives an event's payload without the field name and, when the data came in several lines, with
-// line feeds between them. ok is false when there is none, or an empty one: such an event tells a client
-// nothing, breaks several, and should not be passed on. The result is part of event unless there were
-// several data lines.
+// line feeds between them. ok is false when there is none, or nothing but white space: such an event tells
+// a client nothing, breaks several, and should not be passed on. The result is part of event unless there
+// were several data lines.
 func Data(event []byte) (data []byte, ok bool) {
 	start, end, lines := dataSpan(event)
 	if lines <= 1 {
-		return event[start:end], end > start
+		return payload(event[start:end])
 	}
 	data = make([]byte, 0, len(event))
 	lines = 0
@@ -32,6 +33,13 @@ func Data(event []byte) (data []byte, ok bool) {
 			data = append(data, '\n')
 		}
 		data = append(data, value...)
+	}
+	return payload(data)
+}
+
+func payload(data []byte) ([]byte, bool) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, false
 	}
 	return data, true
 }
@@ -54,7 +62,7 @@ func IsDone(data []byte) bool { return string(data) == "[DONE]" }
 // IsUsageChunk tells whether data is the chunk without choices that include_usage adds at a stream's
 // end. A client that did not ask for usage does not expect it.
 func IsUsageChunk(data []byte) bool {
-	if !bytes.Contains(data, []byte(`"usage"`)) {
+	if !bytes.Contains(data, usageKey) {
 		return false
 	}
 	choices, ok := jsonbody.Locate(data, "choices")
@@ -102,11 +110,11 @@ func dataSpan(event []byte) (start, end, lines int) {
 }
 
 // isPlain tells whether an event has the form that nearly all have: one line that starts with "data: ",
-// not empty, LF, LF.
+// not blank, LF, LF, and no CR, which would end the line for some clients.
 func isPlain(event []byte) bool {
 	n := len(event)
-	return n > len("data: \n\n") && bytes.HasPrefix(event, dataPrefix) &&
-		bytes.IndexByte(event, '\n') == n-2 && event[n-1] == '\n' && event[n-3] != '\r'
+	return n > len("data: \n\n") && bytes.HasPrefix(event, dataPrefix) && event[len(dataPrefix)] > ' ' &&
+		bytes.IndexByte(event, '\n') == n-2 && event[n-1] == '\n' && bytes.IndexByte(event, '\r') < 0
 }
 
 // field cuts the first line from event and gives its name and value, without one leading space of the
@@ -120,7 +128,7 @@ func field(event []byte) (name, value, rest []byte) {
 
 // Normalize gives an event in the form that all clients accept: an event: line if named is set and the
 // event has a name, one data line, LF, LF. Comments, id: and retry: fields are dropped, and lines of data
-// are joined by spaces, which JSON allows wherever it allows a line break. ok is false when there is no
+// are joined by spaces, which JSON allows wherever it allows a line break; so is what a lone CR parts. ok is false when there is no
 // data and so nothing to pass on. An event that has this form already is given back as it is; otherwise
 // the result is made in the memory of dst, which may be nil and must not be the event's.
 //
@@ -135,17 +143,22 @@ func Normalize(dst, event []byte, named bool) (normal []byte, ok bool) {
 	}
 	dst = dst[:0]
 	if name := Name(event); named && len(name) > 0 {
-		dst = append(append(append(dst, eventPrefix...), name...), '\n')
+		dst = append(appendLine(append(dst, eventPrefix...), name), '\n')
 	}
-	dst = append(dst, dataPrefix...)
+	dst = appendLine(append(dst, dataPrefix...), data)
+	return append(dst, '\n', '\n'), true
+}
+
+// appendLine appends text with spaces for what ends a line.
+func appendLine(dst, text []byte) []byte {
 	start := len(dst)
-	dst = append(dst, data...)
+	dst = append(dst, text...)
 	for i, c := range dst[start:] {
-		if c == '\n' {
+		if c == '\n' || c == '\r' {
 			dst[start+i] = ' '
 		}
 	}
-	return append(dst, '\n', '\n'), true
+	return dst
 }
 
 func isPlainNamed(event []byte) bool {
@@ -153,5 +166,5 @@ func isPlainNamed(event []byte) bool {
 		return false
 	}
 	n := bytes.IndexByte(event, '\n')
-	return n > len(eventPrefix) && event[n-1] != '\r' && isPlain(event[n+1:])
+	return n > len(eventPrefix) && bytes.IndexByte(event[:n], '\r') < 0 && isPlain(event[n+1:])
 }

@@ -30,7 +30,9 @@ func TestData(t *testing.T) {
 		{"data twice in the line", "data: data: x\n\n", "data: x", true, ""},
 		{"two lines", "data: {\"a\":\ndata: 1}\n\n", "{\"a\":\n1}", true, ""},
 		{"three lines, one empty", "data: a\ndata:\ndata:b\r\n\r\n", "a\n\nb", true, ""},
-		{"two empty lines", "data:\ndata:\n\n", "\n", true, ""},
+		{"two empty lines", "data:\ndata:\n\n", "", false, ""},
+		{"blank", "data:   \n\n", "", false, ""},
+		{"CR inside", "data: {\r}\n\n", "{\r}", true, ""},
 		{"not at the line's start", " data: x\n\n", "", false, ""},
 		{"longer field name", "database: x\n\n", "", false, ""},
 		{"other case", "Data: x\n\n", "", false, ""},
@@ -111,6 +113,8 @@ func TestNormalize(t *testing.T) {
 		{"empty name", "event: \ndata: {}\n\n", "data: {}\n\n", "data: {}\n\n"},
 		{"id, retry, comment", ": c\nid: 1\nretry: 2\ndata: {}\n: c\n\n", "data: {}\n\n", "data: {}\n\n"},
 		{"two lines", "data: {\"a\":\ndata: 1}\n\n", "data: {\"a\": 1}\n\n", "data: {\"a\": 1}\n\n"},
+		{"lone CR", "event: a\rb\ndata: {\r}\n\n", "event: a b\ndata: { }\n\n", "data: { }\n\n"},
+		{"blank data", "data:  \n\n", "", ""},
 		{"name twice", "event: a\nevent: b\ndata: {}\n\n", "event: b\ndata: {}\n\n", "data: {}\n\n"},
 		{"no data", "event: ping\n\n", "", ""},
 		{"empty data", "data: \n\n", "", ""},
@@ -133,6 +137,8 @@ func TestNormalize(t *testing.T) {
 		})
 	}
 }
+
+var oneLine = strings.NewReplacer("\n", " ", "\r", " ")
 
 // Whatever data an event has, its normal form is one line that reads the same but for line breaks.
 func FuzzNormalize(f *testing.F) {
@@ -158,10 +164,10 @@ func FuzzNormalize(f *testing.F) {
 					continue
 				}
 				again, _ := Data(normal)
-				if want := bytes.ReplaceAll(data, []byte("\n"), []byte(" ")); !bytes.Equal(again, want) || bytes.Count(normal, []byte("\n")) > 3 {
+				if want := oneLine.Replace(string(data)); string(again) != want || bytes.IndexByte(normal, '\r') >= 0 || bytes.Count(normal, []byte("\n")) > 3 {
 					t.Fatalf("%q: got %q with data %q, want data %q", event, normal, again, want)
 				}
-				if name := Name(normal); !named && name != nil || named && !bytes.Equal(name, Name(event)) {
+				if name := Name(normal); !named && name != nil || named && string(name) != oneLine.Replace(string(Name(event))) {
 					t.Fatalf("%q: got name %q in %q", event, name, normal)
 				}
 			}
@@ -187,6 +193,7 @@ func TestRewriteModel(t *testing.T) {
 		{"no model", "data: {\"a\":1}\n\n", ""},
 		{"done", Done, ""},
 		{"comment", ": \"model\"\n\n", ""},
+		{"blank data lines", "data: \ndata: \n: \"model\"\n\n", ""},
 		{"no JSON", "data: \"model\":\"served\"\n\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

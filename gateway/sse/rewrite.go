@@ -82,8 +82,10 @@ func StripNullError(dst, event []byte) []byte {
 func oneDataLine(event []byte) (one []byte, start, end int) {
 	start, end, lines := dataSpan(event)
 	if lines > 1 {
-		event, _ = Normalize(nil, event, true) // there is data, if only line feeds
-		start, end, _ = dataSpan(event)
+		if normal, ok := Normalize(nil, event, true); ok {
+			event = normal
+		}
+		start, end, _ = dataSpan(event) // of blank lines, the first will do
 	}
 	return event, start, end
 }

@@ -1,0 +1,375 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"pilotlight/activator"
+	"pilotlight/auth"
+	"pilotlight/backends"
+	"pilotlight/backends/transport"
+	"pilotlight/gateway/jsonbody"
+	"pilotlight/gateway/sse"
+	"pilotlight/router"
+)
+
+// exchange is one inference request on its way: lease, upstream call and cancellation. It belongs to the connection's
+// goroutine (the handler, then the body stream that fasthttp reads); only clientLeft comes from elsewhere.
+type exchange struct {
+	g        *Gateway
+	model    *Model
+	route    *route
+	identity auth.Identity
+	id       string // x-request-id
+	asked    string // the model's name as the client wrote it
+	stream   bool
+	fields   jsonbody.Fields
+	patch    jsonbody.Patch
+
+	start     time.Time
+	deadline  time.Time // timeouts.request
+	waitUntil time.Time // end of the wait for a replica
+	lastIO    time.Time // request sent, or engine heard
+
+	step     step
+	attempts int
+	ticket   *activator.Ticket
+	lease    activator.Lease
+	target   Target
+	rid      string // told to the engine; empty when it takes none
+	request  transport.Request
+	timer    *time.Timer
+
+	status    int // the engine's
+	splitter  sse.Splitter
+	buf       []byte // fragments from the engine
+	sequence  int // events of the Responses API so far
+
+	// For the log: of the last lease.
+	queued  time.Duration
+	cold    bool
+	replica uint64
+
+	mu   sync.Mutex // guards the fields below
+	left chan struct{}
+	gone bool
+	call *transport.Call
+}
+
+// step is what the exchange does next.
+type step uint8
+
+const (
+	stepAcquire step = iota // ask for a place on a replica
+	stepWait                // queued
+	stepSend
+	stepHead  // wait for the engine's status
+	stepEvent // wait for the first event of a stream, which may be an error that deserves a status
+	stepReady // the answer may be passed on
+)
+
+const (
+	fragmentSize = 8 << 10
+	// deadGrace is how long a broken connection may be ahead of the news that its process is dead (pidfd, ≤ 100 ms).
+	deadGrace = 150 * time.Millisecond
+)
+
+// errNotYet says that the time given to advance is over, and the request is not.
+var errNotYet = errors.New("not yet")
+
+// clientLeft cancels whatever the exchange is doing. Called once, by the connection's watcher.
+func (x *exchange) clientLeft() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.gone {
+		return
+	}
+	x.gone = true
+	close(x.left)
+	if x.call != nil {
+		x.call.Cancel()
+	}
+}
+
+func (x *exchange) clientGone() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.gone
+}
+
+// advance carries the request on until its answer may be passed on (nil), it has failed (*apiError), or the time is over (errNotYet).
+func (x *exchange) advance(until time.Time) error {
+	for {
+		var err error
+		switch x.step {
+		case stepAcquire:
+			err = x.acquire()
+		case stepWait:
+			err = x.wait(until)
+		case stepSend:
+			err = x.send()
+		case stepHead:
+			err = x.head(until)
+		case stepEvent:
+			err = x.firstEvent(until)
+		case stepReady:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (x *exchange) acquire() error {
+	if lease, ok := x.model.Activator.TryAcquire(); ok {
+		return x.granted(lease)
+	}
+	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.identity.Tenant, Bytes: int64(len(x.fields.Body()))})
+	if err != nil {
+		return activatorError(err, x.model.Activator.Status().ETA)
+	}
+	x.ticket, x.step = ticket, stepWait
+	return nil
+}
+
+func (x *exchange) wait(until time.Time) error {
+	end := until
+	if x.waitUntil.Before(end) {
+		end = x.waitUntil
+	}
+	if x.deadline.Before(end) {
+		end = x.deadline
+	}
+	select { // a granted ticket wins over a time that is over already
+	case <-x.ticket.Done():
+		return x.waited()
+	default:
+	}
+	if x.timer == nil {
+		x.timer = time.NewTimer(time.Until(end))
+	} else {
+		x.timer.Reset(time.Until(end))
+	}
+	select {
+	case <-x.ticket.Done():
+		return x.waited()
+	case <-x.left:
+		x.ticket.Cancel()
+		return errClientLeft
+	case now := <-x.timer.C:
+		switch {
+		case !now.Before(x.deadline):
+			x.ticket.Cancel()
+			return errRequestTimeout
+		case !now.Before(x.waitUntil):
+			status := x.ticket.Status()
+			x.ticket.Cancel()
+			return coldError(status, status.ETA)
+		}
+		return errNotYet
+	}
+}
+
+func (x *exchange) waited() error {
+	lease, err := x.ticket.Lease()
+	if err != nil {
+		return activatorError(err, x.ticket.Status().ETA)
+	}
+	return x.granted(lease)
+}
+
+func (x *exchange) granted(lease activator.Lease) error {
+	target, ok := lease.Instance().(Target)
+	if !ok {
+		lease.Release()
+		return internalError(errors.New("BUG: an instance without a transport"))
+	}
+	x.lease, x.target, x.step = lease, target, stepSend
+	x.queued += lease.Waited()
+	x.cold = x.cold || lease.Cold()
+	x.replica = lease.ReplicaID()
+	return nil
+}
+
+// send writes the request to the replica that was granted.
+func (x *exchange) send() error {
+	x.attempts++
+	pool := x.target.Transport()
+	x.prepare(pool.Endpoint())
+	call := pool.NewCall()
+	x.mu.Lock()
+	x.call = call
+	gone := x.gone
+	x.mu.Unlock()
+	if gone {
+		return errClientLeft
+	}
+	x.lastIO = time.Now()
+	if err := call.Send(&x.request); err != nil {
+		return x.callFailed(err)
+	}
+	x.step = stepHead
+	return nil
+}
+
+// prepare makes the upstream request: the client's bytes, with splices for what the replica must see otherwise.
+func (x *exchange) prepare(e backends.Endpoint) {
+	x.patch.Reset(&x.fields)
+	x.rid = ""
+	if e.Engine == backends.EngineSGLang {
+		x.patch.DeleteReserved()
+		if x.route.rid {
+			// Our own id, new for each attempt: SGLang refuses one that is still alive, and aborts by prefix (facts/sglang.md §6.6).
+			x.rid = newHexID()
+			x.patch.SetString(jsonbody.RID, x.rid)
+		}
+	}
+	if e.ServedName != "" && e.ServedName != x.asked {
+		x.patch.SetString(jsonbody.Model, e.ServedName)
+	}
+	accept := "application/json"
+	if x.stream {
+		accept = "text/event-stream"
+	}
+	x.request = transport.Request{
+		Method: fasthttp.MethodPost, Path: x.route.upstream, ContentType: "application/json", Accept: accept,
+		Extra: append(append([]byte("X-Request-Id: "), x.id...), "\r\n"...),
+		Body:  jsonbody.Pieces(nil, x.fields.Body(), x.patch.Edits()),
+	}
+}
+
+func (x *exchange) head(until time.Time) error {
+	end, reason := x.earliest(until, x.lastIO.Add(x.model.Timeouts.FirstByte), errFirstByte)
+	err := x.call.AwaitHead(end)
+	switch {
+	case err == nil:
+	case err == transport.ErrNotYet:
+		return x.overdue(reason)
+	default:
+		return x.callFailed(err)
+	}
+	x.status = x.call.Header.StatusCode()
+	if x.status == fasthttp.StatusOK && x.stream && isEventStream(x.call.Header.ContentType()) {
+		x.step = stepEvent
+		return nil
+	}
+	x.step = stepReady
+	return nil
+}
+
+// earliest picks which limit ends a wait upstream; reason is nil when it is the caller's own.
+func (x *exchange) earliest(until, limit time.Time, limitReason *apiError) (time.Time, *apiError) {
+	end, reason := until, (*apiError)(nil)
+	if limit.Before(end) {
+		end, reason = limit, limitReason
+	}
+	if x.deadline.Before(end) {
+		end, reason = x.deadline, errRequestTimeout
+	}
+	return end, reason
+}
+
+func (x *exchange) overdue(reason *apiError) error {
+	if reason == nil {
+		return errNotYet
+	}
+	return reason
+}
+
+// firstEvent waits until one whole event lies in the splitter's reach. An error in its place becomes the answer's status
+// if none is sent yet: SGLang reports a full queue in this way (facts/sglang.md §6.4).
+func (x *exchange) firstEvent(until time.Time) error {
+	end, reason := x.earliest(until, x.lastIO.Add(x.model.Timeouts.FirstByte), errFirstByte)
+	n, err := x.read(end)
+	if n > 0 {
+		x.step = stepReady
+		return nil
+	}
+	switch {
+	case err == transport.ErrNotYet:
+		return x.overdue(reason)
+	case err == io.EOF:
+		x.step = stepReady
+		return nil
+	default:
+		return x.callFailed(err)
+	}
+}
+
+// read takes what the engine has sent into the splitter.
+func (x *exchange) read(until time.Time) (int, error) {
+	if x.buf == nil {
+		x.buf = make([]byte, fragmentSize)
+	}
+	n, err := x.call.Read(x.buf, until)
+	if n > 0 {
+		x.lastIO = time.Now()
+		x.splitter.Push(x.buf[:n])
+	}
+	return n, err
+}
+
+// callFailed applies the retry rule: it returns nil when the request is to be tried on another replica.
+func (x *exchange) callFailed(err error) error {
+	if x.clientGone() {
+		return errClientLeft
+	}
+	mayRetry := x.attempts < router.MaxAttempts && (router.MayRetry(err, false) || router.MayRetry(err, x.replicaDies()))
+	x.dropCall()
+	x.lease.Release()
+	if !mayRetry {
+		return callError(err)
+	}
+	x.g.metrics.retried(x.model)
+	x.step = stepAcquire
+	return nil
+}
+
+// replicaDies waits a moment for the news that the replica's process has ended.
+func (x *exchange) replicaDies() bool {
+	t := time.NewTimer(deadGrace)
+	defer t.Stop()
+	select {
+	case <-x.target.Exited():
+		return true
+	case <-t.C:
+		return false
+	case <-x.left:
+		return false
+	}
+}
+
+func (x *exchange) dropCall() {
+	x.mu.Lock()
+	call := x.call
+	x.call = nil
+	x.mu.Unlock()
+	if call != nil {
+		call.Close()
+	}
+}
+
+// finish gives everything back. answered: the engine's answer was read to its end, so there is nothing to abort.
+func (x *exchange) finish(answered bool) {
+	if x.ticket != nil {
+		x.ticket.Cancel()
+	}
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+	abort := !answered && x.call != nil && x.rid != "" && x.target != nil
+	x.dropCall()
+	if abort {
+		// Without it SGLang generates for two seconds more (facts/sglang.md §13). The lease is held until the engine has
+		// confirmed, so that the replica is neither overfilled nor put to rest under a request that still runs.
+		x.g.abort(x.target.Transport(), x.rid, x.lease)
+		x.lease = activator.Lease{}
+		return
+	}
+	x.lease.Release()
+}

@@ -1,0 +1,296 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/metric/noop"
+	"go.uber.org/goleak"
+
+	"pilotlight/activator"
+	"pilotlight/auth"
+	"pilotlight/backends"
+	"pilotlight/backends/transport"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// fasthttp's process-wide clock for the Date header; started once, never stopped.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		// fasthttp's cleaner of idle workers sleeps for 10 s before it notices that its server has ended.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
+}
+
+// fakeKeys knows one key per tenant: "key-TENANT".
+type fakeKeys struct{}
+
+func (fakeKeys) Identify(presented []byte, _ time.Time) (auth.Identity, error) {
+	tenant, ok := strings.CutPrefix(string(presented), "key-")
+	if !ok {
+		return auth.Identity{}, auth.ErrInvalidKey
+	}
+	return auth.Identity{Tenant: tenant, KeyID: "id-" + tenant}, nil
+}
+
+// fakeInstance is a replica that is an address.
+type fakeInstance struct {
+	pool   *transport.Pool
+	exited chan struct{}
+	once   sync.Once
+	limit  int
+}
+
+func (i *fakeInstance) Transport() *transport.Pool  { return i.pool }
+func (i *fakeInstance) Exited() <-chan struct{}     { return i.exited }
+func (i *fakeInstance) Cause() error                { return errors.New("killed by the test") }
+func (i *fakeInstance) Concurrency() int            { return i.limit }
+func (i *fakeInstance) Sleep(context.Context) error { return errors.New("no sleep") }
+func (i *fakeInstance) Wake(context.Context) error  { return errors.New("no wake") }
+func (i *fakeInstance) die()                        { i.once.Do(func() { close(i.exited) }) }
+func (i *fakeInstance) Stop(context.Context, bool) error {
+	i.die()
+	i.pool.Close()
+	return nil
+}
+
+// fakeLauncher starts replicas that lead to one address, after whatever start says.
+type fakeLauncher struct {
+	endpoint backends.Endpoint
+	limit    int
+	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
+
+	mu        sync.Mutex
+	instances []*fakeInstance
+}
+
+func (l *fakeLauncher) Launch(ctx context.Context, _ activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
+	l.mu.Lock()
+	n := len(l.instances)
+	i := &fakeInstance{pool: transport.New(transport.Options{Endpoint: l.endpoint}), exited: make(chan struct{}), limit: l.limit}
+	l.instances = append(l.instances, i)
+	l.mu.Unlock()
+	if l.start != nil {
+		if err := l.start(ctx, n, progress); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}
+
+func (l *fakeLauncher) starts() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.instances)
+}
+
+func (l *fakeLauncher) last() *fakeInstance {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.instances[len(l.instances)-1]
+}
+
+// edge is a gateway in front of a scripted engine.
+type edge struct {
+	t        *testing.T
+	url      string
+	addr     string
+	gateway  *Gateway
+	model    *Model
+	launcher *fakeLauncher
+	log      *recorder
+}
+
+type edgeOptions struct {
+	engine   backends.Engine // default: sglang
+	served   string          // default: the model's id
+	model    Model           // Cold and Timeouts default
+	config   activator.Config
+	body     int
+	limit    int
+	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
+	more     []*Model
+	noEngine bool // the engine's address refuses connections
+}
+
+// newEdge starts a gateway with one model, "test/model:1b" alias "alias", whose engine is handler.
+func newEdge(t *testing.T, o edgeOptions, handler http.Handler) *edge {
+	t.Helper()
+	engine := httptest.NewUnstartedServer(handler)
+	engine.Config.IdleTimeout = 5 * time.Second // as SGLang
+	engine.Start()
+	if o.engine == "" {
+		o.engine = backends.EngineSGLang
+	}
+	if o.model.ID == "" {
+		o.model.ID = "test/model:1b"
+	}
+	if o.served == "" {
+		o.served = o.model.ID
+	}
+	if o.model.Cold == (Cold{}) {
+		o.model.Cold = DefaultCold()
+	}
+	if o.model.Timeouts == (Timeouts{}) {
+		o.model.Timeouts = DefaultTimeouts()
+	}
+	if o.config == (activator.Config{}) {
+		o.config = activator.DefaultConfig()
+	}
+	l := &fakeLauncher{limit: o.limit, start: o.start,
+		endpoint: backends.Endpoint{Addr: engine.Listener.Addr().String(), APIKey: "engine-key", Engine: o.engine, ServedName: o.served}}
+	if o.noEngine {
+		engine.Close()
+	}
+	act, err := activator.New(activator.Options{Name: "test", Config: o.config, Launcher: l, SpecHash: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.model.Activator = act
+	rec := &recorder{}
+	g, err := New(Options{Config: Config{MaxBodyBytes: o.body}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"),
+		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: slog.New(slog.NewJSONHandler(rec, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := o.model
+	if err := g.SetModels(append([]*Model{&model}, o.more...)); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		act.Close(ctx)
+		http.DefaultClient.CloseIdleConnections()
+		if err := g.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		engine.CloseClientConnections()
+		engine.Close()
+	})
+	addr := ln.Addr().String()
+	return &edge{t: t, url: "http://" + addr, addr: addr, gateway: g, model: &model, launcher: l, log: rec}
+}
+
+// recorder keeps what was logged.
+type recorder struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *recorder) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+// request sends one request and reads the whole answer.
+func (e *edge) request(method, path, body string, headers ...string) (*http.Response, string) {
+	e.t.Helper()
+	req, err := http.NewRequest(method, e.url+path, strings.NewReader(body))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer key-a")
+	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+		if headers[i+1] == "" {
+			req.Header.Del(headers[i])
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return resp, string(b) + "<" + err.Error() + ">"
+	}
+	return resp, string(b)
+}
+
+func (e *edge) chat(body string, headers ...string) (*http.Response, string) {
+	e.t.Helper()
+	return e.request("POST", "/v1/chat/completions", body, headers...)
+}
+
+// openAIError decodes the error object that every failure must carry.
+func openAIError(t *testing.T, body string) (out struct{ Message, Type, Param, Code string }) {
+	t.Helper()
+	var doc struct {
+		Error map[string]any `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(body), &doc); err != nil {
+		t.Fatalf("the error is no JSON: %v\n%s", err, body)
+	}
+	for _, member := range []string{"message", "type", "param", "code"} {
+		if _, ok := doc.Error[member]; !ok {
+			t.Errorf("the error has no %s: %s", member, body)
+		}
+	}
+	str := func(k string) string {
+		switch v := doc.Error[k].(type) {
+		case string:
+			return v
+		case nil:
+			return ""
+		default:
+			t.Errorf("%s is a %T in %s", k, v, body)
+			return ""
+		}
+	}
+	out.Message, out.Type, out.Param, out.Code = str("message"), str("type"), str("param"), str("code")
+	return out
+}
+
+// settles waits for a condition that follows soon.
+func settles(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came: %s", what)
+		}
+	}
+}
+
+// raw sends bytes as they are and reads until the connection ends.
+func (e *edge) raw(request string) string {
+	e.t.Helper()
+	c, err := net.Dial("tcp", e.addr)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		e.t.Fatal(err)
+	}
+	b, _ := io.ReadAll(c) // a reset after the answer is still an answer
+	return string(b)
+}

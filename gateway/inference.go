@@ -1,0 +1,311 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"pilotlight/activator"
+	"pilotlight/auth"
+	"pilotlight/backends/transport"
+	"pilotlight/gateway/jsonbody"
+	"pilotlight/gateway/sse"
+)
+
+const (
+	headerMaxWait = "X-Pilotlight-Max-Wait"
+	// maxAnswerBytes bounds an answer in one piece, which is held whole because its model's name may have to be restored.
+	maxAnswerBytes = 256 << 20
+)
+
+// infer serves one inference request, top to bottom: identify, sniff, resolve, authorize, acquire a lease (here a cold model
+// waits), forward, stream, settle, log. A stream outlives it as the response's body; see stream.go.
+func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
+	start := time.Now()
+	rec := record{start: start, id: id, route: r, conn: watched(ctx), bytesIn: len(ctx.PostBody())}
+
+	identity, identifyErr := g.identify(&ctx.Request.Header, start)
+	x := &exchange{g: g, route: r, id: id, start: start, left: make(chan struct{})}
+	if err := x.sniff(ctx); err != nil {
+		g.refuse(ctx, &rec, g.firstOf(identifyErr, err))
+		return
+	}
+	model, err := g.table.Load().Resolve(x.asked)
+	if err != nil {
+		g.refuse(ctx, &rec, g.firstOf(identifyErr, errModelNotFound(x.asked)))
+		return
+	}
+	rec.model = model
+	if identifyErr != nil && model.RequiresAuth {
+		g.refuse(ctx, &rec, identifyErr)
+		return
+	}
+	rec.identity = identity
+	x.identity = identity
+	wish, hint, apiErr := waitHeaders(&ctx.Request.Header)
+	if apiErr != nil {
+		g.refuse(ctx, &rec, apiErr)
+		return
+	}
+	x.model = model
+	x.deadline = start.Add(model.Timeouts.Request)
+	x.waitUntil = start.Add(model.waitBudget(x.stream, wish, hint))
+
+	conn := rec.conn
+	conn.stall.Store(int64(model.Timeouts.IdleStream))
+	conn.begin(x)
+	g.metrics.began(model)
+	rec.attempted = true
+	rec.stream = x.stream
+
+	switch {
+	case x.stream:
+		err = x.advance(start.Add(model.Cold.Grace))
+	case model.Cold.KeepAliveJSON:
+		err = x.advance(start.Add(model.Cold.Grace))
+	default:
+		err = x.advance(x.deadline.Add(time.Second))
+	}
+	if err == errNotYet || err == nil && x.step == stepReady && x.isStream() {
+		s := newStream(x, rec, err == errNotYet)
+		if refused := s.peekError(); refused != nil {
+			err = refused
+		} else {
+			s.commit(ctx)
+			return
+		}
+	}
+	if err == nil {
+		err = x.answer(ctx)
+	}
+	if err != nil {
+		failure := asAPIError(err)
+		failure.write(&ctx.Response)
+		rec.failure = failure
+	}
+	conn.end()
+	x.finish(err == nil)
+	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()))
+	g.log(&rec)
+}
+
+// sniff reads what routing needs from the request and refuses what no engine could answer.
+func (x *exchange) sniff(ctx *fasthttp.RequestCtx) error {
+	if enc := ctx.Request.Header.ContentEncoding(); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
+		return errEncoded
+	}
+	if err := jsonbody.Scan(ctx.PostBody(), &x.fields); err != nil {
+		return bodyError(err)
+	}
+	model, err := x.fields.Model()
+	if err != nil {
+		return bodyError(err)
+	}
+	x.asked = string(model)
+	stream, _, err := x.fields.Bool(jsonbody.Stream)
+	if err != nil {
+		return bodyError(err)
+	}
+	x.stream = stream && x.route.stream
+	if x.route.api == apiResponses {
+		background, _, err := x.fields.Bool(jsonbody.Background)
+		if err != nil {
+			return bodyError(err)
+		}
+		if background {
+			return errBackground
+		}
+	}
+	return nil
+}
+
+// answer passes on an answer in one piece: with the model's name as the client knows it, errors in OpenAI's shape.
+func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
+	body, err := x.readAnswer()
+	if err != nil {
+		return err
+	}
+	if x.status >= 400 {
+		return engineError(sse.ParseError(x.status, body), x.status)
+	}
+	if x.status >= 300 {
+		return callError(&transport.Error{Phase: transport.PhaseBody, Err: errors.New("the engine answered " + strconv.Itoa(x.status))})
+	}
+	copyHeaders(&ctx.Response.Header, &x.call.Header)
+	if isJSON(x.call.Header.ContentType()) {
+		body = x.restoreModel(body)
+	}
+	ctx.SetStatusCode(x.status)
+	ctx.Response.SetBodyRaw(body)
+	return nil
+}
+
+// restoreModel puts the name that the client used back into an answer, where the engine gave another.
+func (x *exchange) restoreModel(body []byte) []byte {
+	if start, end, ok := jsonbody.TopLevelString(body, "model"); ok && string(jsonbody.StringValue(body[start:end])) == x.asked {
+		return body
+	}
+	return sse.RewriteModelJSON(make([]byte, 0, len(body)+len(x.asked)), body, x.asked)
+}
+
+// readAnswer reads the whole body of the engine's answer.
+func (x *exchange) readAnswer() ([]byte, error) {
+	size := x.call.Header.ContentLength()
+	if size > maxAnswerBytes {
+		return nil, errEngineTooLong
+	}
+	body := make([]byte, 0, max(size+1, 1024)) // +1: the end is seen without growing
+	for {
+		end, reason := x.earliest(time.Now().Add(x.model.Timeouts.IdleStream), x.deadline, errRequestTimeout)
+		n, err := x.call.Read(body[len(body):cap(body)], end)
+		body = body[:len(body)+n]
+		switch {
+		case err == io.EOF:
+			return body, nil
+		case err == transport.ErrNotYet:
+			if reason != nil {
+				return nil, reason
+			}
+			return nil, errStalled
+		case err != nil:
+			if x.clientGone() {
+				return nil, errClientLeft
+			}
+			return nil, callError(err)
+		}
+		if len(body) > maxAnswerBytes {
+			return nil, errEngineTooLong
+		}
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+	}
+}
+
+// isStream tells whether the engine answers with events that are to be passed on as such.
+func (x *exchange) isStream() bool {
+	return x.stream && x.status == fasthttp.StatusOK && isEventStream(x.call.Header.ContentType())
+}
+
+// firstOf prefers the error about the key: who may not use anything need not learn what is wrong with the rest.
+func (g *Gateway) firstOf(identifyErr *apiError, err error) *apiError {
+	if identifyErr != nil && g.requiresAuth.Load() {
+		return identifyErr
+	}
+	return asAPIError(err)
+}
+
+func asAPIError(err error) *apiError {
+	var e *apiError
+	if errors.As(err, &e) {
+		return e
+	}
+	return internalError(err)
+}
+
+// identify reads the caller's key from the places where clients put it.
+func (g *Gateway) identify(h *fasthttp.RequestHeader, now time.Time) (auth.Identity, *apiError) {
+	key := presentedKey(h)
+	if len(key) == 0 {
+		return auth.Anonymous, errNoKey
+	}
+	identity, err := g.keys.Identify(key, now)
+	if err != nil {
+		return auth.Anonymous, identifyError(err)
+	}
+	return identity, nil
+}
+
+// presentedKey looks in Authorization (OpenAI, newer Anthropic), x-api-key (Anthropic) and api-key (Azure).
+func presentedKey(h *fasthttp.RequestHeader) []byte {
+	const scheme = "bearer "
+	if v := h.Peek(fasthttp.HeaderAuthorization); len(v) > 0 {
+		if len(v) > len(scheme) && bytes.EqualFold(v[:len(scheme)], []byte(scheme)) {
+			return bytes.TrimSpace(v[len(scheme):])
+		}
+		return nil
+	}
+	if v := h.Peek("X-Api-Key"); len(v) > 0 {
+		return v
+	}
+	return h.Peek("Api-Key")
+}
+
+// waitHeaders reads how long the caller is willing to wait (its own wish, -1 if none) and how long its client
+// library will (the hint, -1 if none).
+func waitHeaders(h *fasthttp.RequestHeader) (wish, hint time.Duration, err *apiError) {
+	wish, hint = -1, -1
+	if v := h.Peek(headerMaxWait); len(v) > 0 {
+		d, ok := parseWait(string(v))
+		if !ok {
+			return 0, 0, &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_header", Param: headerMaxWait,
+				Message: headerMaxWait + " must be a duration such as 30s, or a number of seconds; 0s asks not to wait at all."}
+		}
+		wish = d
+	}
+	for _, name := range []string{"X-Stainless-Read-Timeout", "X-Stainless-Timeout"} {
+		if v := h.Peek(name); len(v) > 0 {
+			if seconds, e := strconv.ParseFloat(string(v), 64); e == nil && seconds > 0 && seconds < 1e6 {
+				d := time.Duration(seconds * float64(time.Second))
+				if hint < 0 || d < hint {
+					hint = d
+				}
+			}
+		}
+	}
+	return wish, hint, nil
+}
+
+func parseWait(s string) (time.Duration, bool) {
+	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
+		if !(seconds >= 0 && seconds < 1e6) {
+			return 0, false
+		}
+		return time.Duration(seconds * float64(time.Second)), true
+	}
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d >= 0
+}
+
+// dropped are the engine's headers that are not the client's business: hop-by-hop ones, and those that the edge sets itself.
+// The engine's CORS headers would double with those of a browser-facing edge (facts/clients.md §3).
+var dropped = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Te": true, "Trailer": true,
+	"Transfer-Encoding": true, "Upgrade": true, "Content-Length": true, "Server": true, "Date": true, "X-Request-Id": true,
+	"Set-Cookie": true, "Access-Control-Allow-Origin": true, "Access-Control-Allow-Credentials": true,
+	"Access-Control-Allow-Methods": true, "Access-Control-Allow-Headers": true, "Access-Control-Expose-Headers": true,
+	"Access-Control-Max-Age": true, "Retry-After": true, "X-Should-Retry": true,
+}
+
+func copyHeaders(dst, src *fasthttp.ResponseHeader) {
+	for key, value := range src.All() {
+		if !dropped[string(key)] {
+			dst.SetBytesKV(key, value)
+		}
+	}
+}
+
+func isEventStream(contentType []byte) bool {
+	return bytes.HasPrefix(contentType, []byte("text/event-stream"))
+}
+
+func isJSON(contentType []byte) bool { return bytes.HasPrefix(contentType, []byte("application/json")) }
+
+// abort tells SGLang to stop generating for a client that left, and gives the lease back when it has.
+func (g *Gateway) abort(pool *transport.Pool, rid string, lease activator.Lease) {
+	g.background.Go(func() {
+		defer lease.Release()
+		ctx, cancel := g.backgroundContext(5 * time.Second)
+		defer cancel()
+		body := jsonbody.AppendString([]byte(`{"rid":`), rid)
+		body = append(body, '}')
+		status, _, err := pool.Do(ctx, &transport.Request{Method: "POST", Path: "/abort_request", ContentType: "application/json", Body: [][]byte{body}}, 4<<10)
+		if err != nil || status != fasthttp.StatusOK {
+			g.logger.Debug("abort of a request was not confirmed", "status", status, "error", err)
+		}
+	})
+}

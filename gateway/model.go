@@ -1,0 +1,76 @@
+package gateway
+
+import (
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"pilotlight/activator"
+	"pilotlight/backends"
+	"pilotlight/backends/transport"
+)
+
+// Model is what the edge knows of one model. It does not change once it is in a table; a reload makes another.
+type Model struct {
+	// ID is what clients send and what answers show; Aliases are more names for it.
+	ID      string
+	Aliases []string
+	// RequiresAuth false opens the model to callers without a key.
+	RequiresAuth bool
+	Cold         Cold
+	Timeouts     Timeouts
+	// Created is shown in /v1/models: when the model came into the configuration, in Unix seconds.
+	Created int64
+	// Activator gives leases on replicas.
+	Activator *activator.Model
+
+	attrs attribute.Set // the model label, built once
+}
+
+// Target is what the edge needs of the instance behind a lease.
+type Target interface {
+	Transport() *transport.Pool
+	// Exited is closed once the replica is gone.
+	Exited() <-chan struct{}
+}
+
+func (m *Model) names() []string { return append([]string{m.ID}, m.Aliases...) }
+
+func (m *Model) prepare() { m.attrs = attribute.NewSet(attribute.String("gen_ai.request.model", m.ID)) }
+
+func (m *Model) attributes(more ...attribute.KeyValue) metric.MeasurementOption {
+	if len(more) == 0 {
+		return metric.WithAttributeSet(m.attrs)
+	}
+	return metric.WithAttributes(append(m.attrs.ToSlice(), more...)...)
+}
+
+// usesRID tells whether the engine takes our request id, and can be told to abort by it.
+func usesRID(e backends.Endpoint) bool { return e.Engine == backends.EngineSGLang }
+
+// waitBudget is how long a request may wait for a replica: the smallest of the model's limit, the client's own wish, and, for an
+// answer in one piece, what its client and the proxies in between bear in silence (facts/clients.md §2.3).
+func (m *Model) waitBudget(stream bool, wish, hint time.Duration) time.Duration {
+	budget := m.Cold.MaxWait
+	if wish >= 0 {
+		budget = min(budget, wish)
+	}
+	if stream {
+		return budget
+	}
+	if !m.Cold.KeepAliveJSON {
+		budget = min(budget, silentHold)
+	}
+	if hint >= 0 {
+		budget = min(budget, max(0, hint-hintMargin))
+	}
+	return budget
+}
+
+const (
+	// silentHold stays below the 300 s after which Node's fetch drops a request without headers.
+	silentHold = 290 * time.Second
+	// hintMargin is how long before the client's own time-out an answer must be on its way.
+	hintMargin = 5 * time.Second
+)

@@ -1,0 +1,374 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"pilotlight/activator"
+	"pilotlight/backends"
+	"pilotlight/backends/transport"
+	"pilotlight/gateway/jsonbody"
+	"pilotlight/gateway/sse"
+)
+
+// errCut makes fasthttp end the connection without the final chunk, so that no client takes a broken answer for a whole one.
+var errCut = errors.New("the answer was cut short")
+
+// drainTime is how long the engine has to end its response after its last event, so that the connection can be used again.
+// The client has all its data by then.
+const drainTime = 50 * time.Millisecond
+
+// stream is the body of a response that is sent as it comes. fasthttp reads it on the connection's goroutine and flushes what each
+// Read returns. Until the engine answers it goes on with the exchange, and sends heartbeats meanwhile.
+type stream struct {
+	x   *exchange
+	rec record
+
+	out  []byte // for the client, from off on
+	off  int
+	next func() error // makes more out, or returns how the body ends
+
+	beatAt    time.Time
+	early     bool // the status was sent before the engine's
+	passed    bool // the engine's events can be passed on as they are
+	finished  bool // the last event was seen
+	answered  bool // and the engine's response was read to its end
+	firstByte bool
+	scratch   []byte
+	total     int
+}
+
+func newStream(x *exchange, rec record, early bool) *stream {
+	s := &stream{x: x, rec: rec, early: early}
+	s.beatAt = time.Now().Add(x.model.Cold.Heartbeat)
+	if early {
+		s.next = s.wait
+	} else {
+		s.next = s.relay
+		s.learn()
+	}
+	return s
+}
+
+// learn looks at who answers, once that is known.
+func (s *stream) learn() {
+	e := s.x.target.Transport().Endpoint()
+	// SGLang echoes the name that it was sent, and its frames have the form that clients need.
+	s.passed = e.Engine == backends.EngineSGLang && e.ServedName == s.x.asked && s.x.route.api == apiOpenAI
+}
+
+// peekError looks at the first event before the status is sent: an error there still gets a true status.
+func (s *stream) peekError() *apiError {
+	if s.early {
+		return nil
+	}
+	err := s.relay()
+	var failure *apiError
+	if errors.As(err, &failure) && s.total == 0 && len(s.out) == 0 {
+		return failure
+	}
+	s.resume(err)
+	return nil
+}
+
+// resume makes the next Read continue where a relay that returned err stopped.
+func (s *stream) resume(err error) {
+	if err != nil {
+		s.next = func() error { return err }
+	}
+}
+
+// commit sends the status and makes s the body.
+func (s *stream) commit(ctx *fasthttp.RequestCtx) {
+	h := &ctx.Response.Header
+	ctx.SetStatusCode(fasthttp.StatusOK)
+	if s.x.stream {
+		h.SetContentType("text/event-stream")
+		h.Set("Cache-Control", "no-cache, no-transform")
+		h.Set("X-Accel-Buffering", "no")
+	} else {
+		h.SetContentType("application/json")
+	}
+	if s.early {
+		s.beat()
+	}
+	ctx.SetBodyStream(s, -1)
+}
+
+// Read gives fasthttp the next bytes for the client.
+func (s *stream) Read(p []byte) (int, error) {
+	for s.off == len(s.out) {
+		s.out, s.off = s.out[:0], 0
+		err := s.next()
+		switch {
+		case err == nil:
+		case len(s.out) > 0:
+			s.resume(err) // what came before the end goes out first
+		case errors.Is(err, io.EOF):
+			return 0, io.EOF
+		default:
+			s.fail(err)
+			if len(s.out) == 0 {
+				return 0, errCut
+			}
+			s.resume(errCut)
+		}
+	}
+	n := copy(p, s.out[s.off:])
+	s.off += n
+	s.total += n
+	return n, nil
+}
+
+// fail ends the answer with an error in the API's own form, if there is one that its clients understand.
+func (s *stream) fail(err error) {
+	if errors.Is(err, errCut) {
+		return
+	}
+	failure := asAPIError(err)
+	s.rec.failure = failure
+	s.rec.conn.linger.Store(true) // a reset could overtake what is told here
+	if !s.x.stream || failure.Status == errClientLeft.Status {
+		return // nobody to tell, or no form to tell it in: JSON white space went out, only a broken connection can follow
+	}
+	told := sse.Failure{Message: failure.Message, Type: failure.Type, Param: failure.Param, Code: failure.Code}
+	if s.x.route.api == apiResponses {
+		s.out = sse.AppendResponsesError(s.out, told, s.x.sequence)
+	} else {
+		s.out = sse.AppendOpenAIError(s.out, told)
+	}
+}
+
+// wait goes on with the exchange after the status was sent.
+func (s *stream) wait() error {
+	err := s.x.advance(s.beatAt)
+	switch {
+	case err == errNotYet:
+		s.beat()
+		return nil
+	case err != nil:
+		return err
+	}
+	if !s.x.stream {
+		s.next = s.whole
+		return nil
+	}
+	if !s.x.isStream() {
+		body, err := s.x.readAnswer()
+		if err != nil {
+			return err
+		}
+		if s.x.status >= 400 {
+			return engineError(sse.ParseError(s.x.status, body), s.x.status)
+		}
+		return errNotStream
+	}
+	s.learn()
+	s.beatAt = time.Now().Add(s.x.model.Cold.Heartbeat)
+	s.next = s.relay
+	return nil
+}
+
+// whole passes on an answer in one piece after white space has gone out.
+func (s *stream) whole() error {
+	body, err := s.x.readAnswer()
+	if err != nil {
+		return err
+	}
+	if s.x.status != fasthttp.StatusOK {
+		return engineError(sse.ParseError(s.x.status, body), s.x.status)
+	}
+	s.out = append(s.out, s.x.restoreModel(body)...)
+	s.answered = true
+	s.next = func() error { return io.EOF }
+	return nil
+}
+
+// relay passes on the events that have arrived, or waits for the next ones.
+func (s *stream) relay() error {
+	for {
+		event, ok, err := s.x.splitter.Next()
+		if err != nil {
+			return errEngineGone.withCause(err)
+		}
+		if !ok {
+			break
+		}
+		if err := s.pass(event); err != nil {
+			return err
+		}
+		if s.finished && s.x.route.api == apiOpenAI {
+			s.next = s.drain
+			return nil
+		}
+	}
+	if len(s.out) > 0 {
+		return nil
+	}
+	return s.receive()
+}
+
+// receive waits for more from the engine. Silence is filled with heartbeats, between events only.
+func (s *stream) receive() error {
+	x := s.x
+	stalled := x.lastIO.Add(x.model.Timeouts.IdleStream)
+	end, reason := x.earliest(s.beatAt, stalled, errStalled)
+	_, err := x.read(end)
+	now := time.Now()
+	switch {
+	case err == nil:
+		return nil
+	case err == io.EOF:
+		return s.ended()
+	case err == transport.ErrNotYet:
+		if reason != nil {
+			return reason
+		}
+		if quiet := x.lastIO.Add(x.model.Cold.Heartbeat); now.Before(quiet) {
+			s.beatAt = quiet
+			return nil
+		}
+		s.beatAt = now.Add(x.model.Cold.Heartbeat)
+		if len(x.splitter.Rest()) == 0 {
+			s.beat()
+		}
+		return nil
+	case x.clientGone():
+		return errClientLeft
+	default:
+		return callError(err)
+	}
+}
+
+// ended decides what the end of the engine's response means: without the last event the answer is not whole.
+func (s *stream) ended() error {
+	if !s.finished || len(s.x.splitter.Rest()) > 0 {
+		return errEngineGone.withCause(errors.New("the engine ended the stream before its last event"))
+	}
+	s.answered = true
+	return io.EOF
+}
+
+// pass appends one event in the form that every client accepts.
+func (s *stream) pass(event []byte) error {
+	data, ok := sse.Data(event)
+	if !ok {
+		return nil // a comment, or an event that would tell nobody anything
+	}
+	if !s.firstByte {
+		s.firstByte = true
+		s.rec.firstByte = time.Now()
+	}
+	named := s.x.route.api == apiResponses
+	if !named && sse.IsDone(data) {
+		s.finished = true
+		s.out = append(s.out, sse.Done...)
+		return nil
+	}
+	if engine, bad := sse.ErrorOf(data); bad {
+		status := engine.Status
+		if status == 0 {
+			status = fasthttp.StatusInternalServerError
+		}
+		return engineError(*engine, status)
+	}
+	if named {
+		s.x.sequence++
+		if name := sse.Name(event); isLastResponsesEvent(name, data) {
+			s.finished = true
+		}
+	}
+	if s.passed {
+		s.out = append(s.out, event...)
+		return nil
+	}
+	normal, ok := sse.Normalize(s.scratch[:0], event, named)
+	if !ok {
+		return nil
+	}
+	stripped := sse.StripNullError(nil, normal)
+	s.out = sse.RewriteModel(s.out, stripped, s.x.asked)
+	return nil
+}
+
+// isLastResponsesEvent: a stream of the Responses API ends with one of three events, named in the event line or in type.
+func isLastResponsesEvent(name, data []byte) bool {
+	if name == nil {
+		if start, end, ok := jsonbody.TopLevelString(data, "type"); ok {
+			name = jsonbody.StringValue(data[start:end])
+		}
+	}
+	switch string(name) {
+	case "response.completed", "response.failed", "response.incomplete":
+		return true
+	}
+	return false
+}
+
+// drain reads the end of the engine's response after [DONE]; the client waits for nothing but the end of the body.
+func (s *stream) drain() error {
+	end := time.Now().Add(drainTime)
+	for {
+		_, err := s.x.call.Read(s.x.buf, end)
+		if err == io.EOF {
+			s.answered = true
+			return io.EOF
+		}
+		if err != nil {
+			// The answer is whole for the client; only the connection upstream is not reused.
+			return io.EOF
+		}
+	}
+}
+
+// beat tells the waiting client what it waits for: a comment line in a stream, white space in JSON.
+func (s *stream) beat() {
+	s.beatAt = time.Now().Add(s.x.model.Cold.Heartbeat)
+	s.x.g.metrics.beat(s.x.model)
+	if !s.x.stream {
+		s.out = append(s.out, ' ')
+		return
+	}
+	s.out = sse.Heartbeat(s.out, s.x.progress())
+}
+
+// progress is the text of a heartbeat.
+func (x *exchange) progress() string {
+	if x.step != stepWait || x.ticket == nil {
+		return "pilotlight: the model is working on the request"
+	}
+	status := x.ticket.Status()
+	if status.State == activator.Ready {
+		return fmt.Sprintf("pilotlight: waiting for a free place, position %d of %d", status.Position, status.Queue)
+	}
+	text := "pilotlight: the model is starting"
+	if status.Phase != "" {
+		text += ", phase " + status.Phase
+	}
+	if status.Percent > 0 {
+		text += fmt.Sprintf(", %d %%", int(status.Percent))
+	}
+	if status.ETA > 0 {
+		text += fmt.Sprintf(", ready in about %d s", int(math.Ceil(status.ETA.Seconds())))
+	}
+	return fmt.Sprintf("%s, position %d of %d", text, status.Position, status.Queue)
+}
+
+// Close is called once by fasthttp, when the last byte is written or the client could not be written to.
+func (s *stream) Close() error {
+	x := s.x
+	conn := s.rec.conn
+	if s.rec.failure == nil && !s.finished && !s.answered {
+		s.rec.failure = errClientLeft
+	}
+	conn.end()
+	x.finish(s.answered || s.finished && x.route.api == apiOpenAI)
+	s.rec.close(x, fasthttp.StatusOK, s.total)
+	x.g.log(&s.rec)
+	return nil
+}
