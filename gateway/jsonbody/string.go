@@ -14,14 +14,15 @@ const (
 // special marks (in the high bit of each byte, exact up to and including the lowest mark) the bytes of w
 // at which a string needs a closer look: control characters, '"', '\\' and all that is not ASCII.
 // Flipping bit 1 turns '"' (0x22) into 0x20 and leaves controls below it, so one subtraction finds both;
-// a borrow can only spoil the marks above a true one.
+// a borrow can only spoil the marks above a true one. Of the bytes that are not ASCII, the second
+// subtraction leaves the high bit of all but 0xDC, and the first has that one.
 func special(w uint64) uint64 {
 	return marks(w) & high
 }
 
 // marks is special with noise in the other bits.
 func marks(w uint64) uint64 {
-	return ((w ^ 2*ones) - 0x21*ones) | ((w ^ '\\'*ones) - ones) | w
+	return ((w ^ 2*ones) - 0x21*ones) | ((w ^ '\\'*ones) - ones)
 }
 
 // skipString validates a string from the byte after its opening quote and gives the place after the
