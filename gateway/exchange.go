@@ -44,10 +44,10 @@ type exchange struct {
 	request  transport.Request
 	timer    *time.Timer
 
-	status    int // the engine's
-	splitter  sse.Splitter
-	buf       []byte // fragments from the engine
-	sequence  int // events of the Responses API so far
+	status   int // the engine's
+	splitter sse.Splitter
+	buf      []byte // fragments from the engine
+	sequence int    // events of the Responses API so far
 
 	// For the log: of the last lease.
 	queued  time.Duration

@@ -72,4 +72,3 @@ func (in *instruments) ended(r *record, code string) {
 		in.queued.Record(ctx, r.waited.Seconds(), r.model.attributes(attribute.Bool("cold", r.cold)))
 	}
 }
-

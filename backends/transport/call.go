@@ -78,7 +78,8 @@ type Call struct {
 	cancelDial context.CancelFunc
 
 	body     body
-	complete bool // the response was read to its end
+	complete bool  // the response was read to its end
+	broken   error // found behind bytes that were given out first
 }
 
 // NewCall begins an exchange; nothing is sent yet.
@@ -237,11 +238,14 @@ func (c *Call) AwaitHead(until time.Time) error {
 	}
 }
 
-// Read reads the response's body, without its transfer coding. It says ErrNotYet when nothing arrived before
-// until, io.EOF at the end, and an *Error when the engine broke off.
+// Read reads the response's body, without its transfer coding: bytes, or an error, never both. It says ErrNotYet when nothing
+// arrived before until, io.EOF at the end, and an *Error when the engine broke off.
 func (c *Call) Read(p []byte, until time.Time) (int, error) {
 	if c.complete {
 		return 0, io.EOF
+	}
+	if c.broken != nil {
+		return 0, c.broken
 	}
 	conn := c.conn
 	if conn.br.Buffered() == 0 {
@@ -255,15 +259,16 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 		return n, nil
 	case err == io.EOF:
 		c.complete = true
-		return n, io.EOF
 	case isTimeout(err):
-		if n > 0 {
-			return n, nil
-		}
-		return 0, ErrNotYet
+		err = ErrNotYet
 	default:
-		return n, c.fail(PhaseBody, err)
+		err = c.fail(PhaseBody, err)
+		c.broken = err
 	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
 }
 
 // Close ends the call. The connection is kept for another one if the response was read to its end.
