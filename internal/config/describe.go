@@ -1,0 +1,267 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"pilotlight/activator"
+	"pilotlight/backends"
+)
+
+// Describe writes what a configuration means: each model as it was resolved, the command that starts it,
+// warnings and advice. commandLine is the command of a process replica with its address; whatever key it holds
+// in --api-key is masked here, and so are values of env_vars that are or may be secrets. Besides w it only
+// looks whether files exist. The error is w's.
+func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string) error {
+	d := describer{config: c, commandLine: commandLine, exists: exists, lookPath: exec.LookPath}
+	d.all()
+	_, err := w.Write(d.out.Bytes())
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+type describer struct {
+	config      *Config
+	commandLine func(*backends.Spec) []string
+	exists      func(path string) bool
+	lookPath    func(program string) (string, error)
+	out         bytes.Buffer
+}
+
+func (d *describer) line(indent int, format string, args ...any) {
+	fmt.Fprintf(&d.out, strings.Repeat("  ", indent)+format+"\n", args...)
+}
+
+func (d *describer) all() {
+	c := d.config
+	d.line(0, "%s: %s, %s", c.Source, count(len(c.Models), "model"), count(len(c.Warnings), "warning"))
+	d.line(0, "listen       %s", c.Gateway.Listen)
+	token := "no token"
+	if c.Admin.Token != "" {
+		token = "token ***"
+	}
+	d.line(0, "admin        %s, %s", c.Admin.Listen, token)
+	d.line(0, "state_dir    %s", c.StateDir)
+	d.line(0, "keys_file    %s", c.KeysFile)
+	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
+	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
+	for i := range c.Models {
+		d.line(0, "")
+		d.model(&c.Models[i])
+	}
+	if len(c.Warnings) > 0 {
+		d.line(0, "\nwarnings")
+		for _, p := range c.Warnings {
+			d.line(1, "%s", located(c.Source, p))
+		}
+	}
+	if advice := d.advice(); len(advice) > 0 {
+		d.line(0, "\nadvice")
+		for _, a := range advice {
+			d.line(1, "%s", a)
+		}
+	}
+}
+
+func (d *describer) model(m *Model) {
+	d.line(0, "model %s", m.Name)
+	names := append([]string{m.ModelID}, m.Aliases...)
+	access := "key required"
+	if !m.RequiresAuth {
+		access = "open to callers without a key"
+	}
+	d.line(1, "names        %s (%s)", strings.Join(names, ", "), access)
+	if m.Spec.Driver == backends.DriverStatic {
+		d.line(1, "backend      static, engine %s, %s, probe %s", m.Spec.Engine, strings.Join(m.Spec.URLs, " "), m.Spec.Probe)
+		key := "none"
+		if m.Spec.StaticAPIKey != "" {
+			key = "***"
+		}
+		d.line(1, "upstream     model %s, api key %s", m.Spec.ServedName, key)
+	} else {
+		d.line(1, "backend      process, engine %s, probe %s", m.Spec.Engine, m.Spec.Probe)
+		d.line(1, "command      %s", quoted(maskArgs(d.commandLine(&m.Spec))))
+		if m.Spec.Dir != "" {
+			d.line(1, "folder       %s", m.Spec.Dir)
+		}
+		for _, name := range sortedNames(m.Spec.Env) {
+			value := quote(m.Spec.Env[name])
+			if m.masked[name] {
+				value = "***"
+			}
+			d.line(1, "env          %s=%s", name, value)
+		}
+		for _, s := range m.Spec.Secrets {
+			d.line(1, "secret       %s=*** from %s", s.Env, s.File)
+		}
+		d.resources(m.Resources)
+		d.line(1, "scaling      %d to %d replicas, stopped after %s without traffic", m.Activator.Min, m.Activator.Max, m.Activator.ScaledownAfter)
+	}
+	concurrency := fmt.Sprintf("the engine's own limit, else %d", activator.DefaultConcurrency)
+	if n := m.Activator.Concurrency; n > 0 {
+		concurrency = fmt.Sprint(n)
+	}
+	d.line(1, "concurrency  %s per replica", concurrency)
+	d.line(1, "queue        %d requests, %s", m.Activator.MaxQueuedRequests, humanize.IBytes(uint64(m.Activator.MaxQueuedBytes)))
+	d.line(1, "cold         grace %s, heartbeat %s, max_wait %s, keep_alive_json %t", m.Cold.Grace, m.Cold.Heartbeat,
+		m.Cold.MaxWait, m.Cold.KeepAliveJSON)
+	d.line(1, "timeouts     request %s, start %s, first_byte %s, idle_stream %s, drain %s", m.Timeouts.Request,
+		m.Spec.StartTimeout, m.Timeouts.FirstByte, m.Timeouts.IdleStream, m.Activator.DrainTimeout)
+}
+
+func (d *describer) resources(r Resources) {
+	var parts []string
+	if r.MilliCPU > 0 {
+		parts = append(parts, fmt.Sprintf("cpu %g", float64(r.MilliCPU)/1000))
+	}
+	for _, size := range []struct {
+		name  string
+		bytes int64
+	}{{"memory", r.MemoryBytes}, {"disk", r.DiskBytes}, {"shm", r.ShmBytes}} {
+		if size.bytes > 0 {
+			parts = append(parts, size.name+" "+humanize.IBytes(uint64(size.bytes)))
+		}
+	}
+	if r.ShmAuto {
+		parts = append(parts, "shm auto")
+	}
+	if r.GPU.Count > 0 {
+		parts = append(parts, "gpu "+r.GPU.String())
+	}
+	if len(parts) > 0 {
+		d.line(1, "resources    %s", strings.Join(parts, ", "))
+	}
+}
+
+// shortScaledown is less than SGLang's fastest known start: a model that leaves sooner mostly loads.
+const shortScaledown = time.Minute
+
+func (d *describer) advice() []string {
+	c := d.config
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	var needKeys []string
+	sglang, unbounded := 0, []string(nil)
+	for i := range c.Models {
+		m := &c.Models[i]
+		if m.RequiresAuth {
+			needKeys = append(needKeys, m.Name)
+		}
+		if m.Spec.Driver != backends.DriverProcess {
+			continue
+		}
+		program := m.Spec.Command[0]
+		if strings.Contains(program, "/") && !filepath.IsAbs(program) && m.Spec.Dir != "" {
+			program = filepath.Join(m.Spec.Dir, program)
+		}
+		if _, err := d.lookPath(program); err != nil {
+			add("%s: the program %s is not found on this machine", m.Name, program)
+		}
+		if filepath.IsAbs(m.Spec.ModelPath) && !d.exists(m.Spec.ModelPath) {
+			add("%s: model_path %s does not exist on this machine", m.Name, m.Spec.ModelPath)
+		}
+		for _, s := range m.Spec.Secrets {
+			if !d.exists(s.File) {
+				add("%s: the secret %s has no file %s yet; it is read at each start", m.Name, s.Name, s.File)
+			}
+		}
+		if m.Spec.Engine != backends.EngineSGLang {
+			continue
+		}
+		sglang++
+		if !hasFlag(m, "--mem-fraction-static") {
+			unbounded = append(unbounded, m.Name)
+		}
+		if !hasFlag(m, "--context-length") {
+			add("%s: without --context-length the model's own maximum sets the KV cache; name what your prompts need", m.Name)
+		}
+		if m.Activator.Min == 0 && m.Activator.ScaledownAfter < shortScaledown {
+			add("%s: scaledown_after %s is less than an SGLang start takes; most requests would wait for one", m.Name, m.Activator.ScaledownAfter)
+		}
+		if n := m.Resources.GPU.Count; n > 1 && !hasFlag(m, "--tp") && !hasFlag(m, "--tp-size") &&
+			!hasFlag(m, "--tensor-parallel-size") && !hasFlag(m, "--pp-size") && !hasFlag(m, "--dp-size") {
+			add("%s: asks for %d GPUs and SGLang uses one; add --tp-size %d", m.Name, n, n)
+		}
+	}
+	if len(needKeys) > 0 && !d.exists(c.KeysFile) {
+		add("no keys file %s yet, so nobody can use %s; make a key with `pilotlight keys new`", c.KeysFile, strings.Join(needKeys, ", "))
+	}
+	if sglang > 1 && len(unbounded) > 0 {
+		add("%s: without --mem-fraction-static a server takes most of the GPU; set it where models share one", strings.Join(unbounded, ", "))
+	}
+	return out
+}
+
+func hasFlag(m *Model, flag string) bool {
+	for _, list := range [][]string{m.Spec.Command, m.Spec.ExtraArgs} {
+		for _, arg := range list {
+			if name, _, _ := strings.Cut(arg, "="); name == flag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maskArgs hides what follows --api-key and its like, and arguments that look like secrets.
+func maskArgs(args []string) []string {
+	out := make([]string, len(args))
+	for i, arg := range args {
+		name, _, joined := strings.Cut(arg, "=")
+		switch {
+		case joined && maskedAfter(name):
+			out[i] = name + "=***"
+		case looksSecret("", arg) || i > 0 && maskedAfter(args[i-1]) && !strings.Contains(args[i-1], "="):
+			out[i] = "***"
+		default:
+			out[i] = arg
+		}
+	}
+	return out
+}
+
+// quoted joins arguments so that a shell would take them apart again.
+func quoted(args []string) string {
+	words := make([]string, len(args))
+	for i, arg := range args {
+		words[i] = quote(arg)
+	}
+	return strings.Join(words, " ")
+}
+
+func quote(s string) string {
+	special := func(r rune) bool {
+		plain := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		return !plain && !strings.ContainsRune("_-./:=,@%+*", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, special) {
+		return s
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s) // a terminal that stays in order matters more than the shell
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,112 @@
+package config
+
+import "go.yaml.in/yaml/v3"
+
+// later refuses what this release reads but does not do. Ignoring it would let somebody believe that, say,
+// their connections are encrypted.
+func (v value) later(meanwhile string) {
+	v.fail("not supported yet", meanwhile)
+}
+
+// laterTopLevel type-checks and refuses the top level's fields of later releases.
+func (r *reader) laterTopLevel(f, telemetry fields) {
+	if v := f.get("tls"); v.given() {
+		tls := v.fields("cert", "key")
+		r.required(tls.get("cert"), "give the certificate's file")
+		r.required(tls.get("key"), "give the key's file")
+		v.later("put a TLS proxy in front, or listen on a private address")
+	}
+	if v := f.get("store"); v.given() {
+		store := v.fields("path", "max_bytes", "remote")
+		store.get("path").text("")
+		store.get("max_bytes").size(0, leastResource)
+		store.get("remote").expandable(false)
+		v.later("leave it out; engines keep their own cache, such as HF_HOME")
+	}
+	if v := f.get("redis"); v.given() {
+		v.fields("url").get("url").expandable(false)
+		v.later("run one gateway; each keeps its own state")
+	}
+	if v := f.get("devices"); v.given() {
+		r.devices(v)
+	}
+	if v := telemetry.get("otlp_endpoint"); v.given() {
+		v.expandable(false)
+		v.asSecret().later("scrape /metrics on the admin listener")
+	}
+}
+
+func (r *reader) devices(v value) {
+	if v.node.Kind == yaml.ScalarNode {
+		if v.text("") != "auto" {
+			v.fail("expected auto or a list of devices", "write devices: auto, or leave it out")
+		}
+		return
+	}
+	for _, item := range v.items() {
+		device := item.fields("kind", "count")
+		if kind := device.get("kind"); kind.given() {
+			if _, known := gpuKind(kind.text("")); known == "" {
+				kind.fail("unknown GPU type", "did you mean "+nearest(kind.node.Value, sortedNames(gpuKinds))+"?")
+			}
+		}
+		device.get("count").integer(1, 1, maxGPUs)
+	}
+	v.later("write devices: auto, or leave it out; the gateway does not share out devices yet")
+}
+
+func (r *reader) laterJWT(v value) {
+	if !v.given() {
+		return
+	}
+	f := v.fields("issuer", "audience", "jwks_url")
+	f.get("issuer").expandable(false)
+	f.get("audience").text("")
+	f.get("jwks_url").expandable(false)
+	v.later("use API keys: auth.keys_file")
+}
+
+// laterModel type-checks and refuses a model's fields of later releases. Values that ask for what happens
+// anyway (stream_model: false, pinned: false, priority: 0, prefetch: false) pass.
+func (r *reader) laterModel(f fields) {
+	if v := f.get("stream_model"); v.boolean(false) {
+		v.later("write stream_model: false; weights are read from local disk")
+	}
+	if v := f.get("pinned"); v.boolean(false) {
+		v.later("leave it out; no model is evicted for another's sake, and scaling.replicas: 1 keeps one always on")
+	}
+	if v := f.get("priority"); v.integer(0, -1000, 1000) != 0 {
+		v.later("leave it out; models do not compete for devices yet")
+	}
+	if v := f.get("image"); v.given() {
+		v.text("")
+		v.later("leave it out; the process backend runs what is installed on this machine")
+	}
+	if v := f.get("gpu_share"); v.given() {
+		if share, ok := v.fraction(); ok && (share <= 0 || share > 1) {
+			v.fail("is not a share: expected more than 0 and at most 1", "")
+		}
+		v.later("leave it out and bound SGLang's memory with --mem-fraction-static")
+	}
+	if v := f.get("prefetch"); v.given() {
+		r.prefetch(v)
+	}
+}
+
+func (r *reader) prefetch(v value) {
+	const meanwhile = "leave it out; the engine downloads the model at its first start"
+	if v.node.Kind == yaml.ScalarNode {
+		if v.boolean(false) {
+			v.later(meanwhile)
+		}
+		return
+	}
+	f := v.fields("revision", "accelerator", "shard")
+	f.get("revision").text("")
+	f.get("accelerator").gpu()
+	shard := f.get("shard").fields("engine", "tp", "trust_remote_code")
+	shard.get("engine").text("")
+	shard.get("tp").integer(1, 1, maxGPUs)
+	shard.get("trust_remote_code").boolean(false)
+	v.later(meanwhile)
+}
