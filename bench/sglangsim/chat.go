@@ -377,17 +377,35 @@ func (c *chunker) pieces(index int, p *plan, from, to int) {
 	}
 }
 
+// toolChunk is the fuller form of a chunk.
+type toolChunk struct {
+	ID      json.RawMessage `json:"id"`
+	Object  string          `json:"object"`
+	Created int64           `json:"created"`
+	Model   json.RawMessage `json:"model"`
+	Choices []toolChoice    `json:"choices"`
+	Usage   json.RawMessage `json:"usage"`
+}
+
+type toolChoice struct {
+	Index        int       `json:"index"`
+	Delta        toolDelta `json:"delta"`
+	Logprobs     any       `json:"logprobs"`
+	FinishReason *string   `json:"finish_reason"`
+	MatchedStop  any       `json:"matched_stop"`
+}
+
+type toolDelta struct {
+	Role      *string    `json:"role"`
+	Content   *string    `json:"content"`
+	Reasoning *string    `json:"reasoning_content"`
+	ToolCalls []toolCall `json:"tool_calls"`
+}
+
 func (c *chunker) tool(index int, call toolCall) {
-	var use any
-	if c.usage != nil {
-		use = json.RawMessage(c.usage)
-	}
-	c.e.data(map[string]any{
-		"id": json.RawMessage(c.id), "object": "chat.completion.chunk", "created": time.Now().Unix(), "model": json.RawMessage(c.model), "usage": use,
-		"choices": []any{map[string]any{
-			"index": index, "logprobs": nil, "finish_reason": nil, "matched_stop": nil,
-			"delta": map[string]any{"role": nil, "content": nil, "reasoning_content": nil, "tool_calls": []toolCall{call}},
-		}},
+	c.e.data(toolChunk{
+		ID: c.id, Object: "chat.completion.chunk", Created: time.Now().Unix(), Model: c.model, Usage: c.usage,
+		Choices: []toolChoice{{Index: index, Delta: toolDelta{ToolCalls: []toolCall{call}}}},
 	})
 }
 

@@ -43,26 +43,14 @@ func (s *Server) embeds() error {
 	return badRequest("This model does not appear to be an embedding model by default. Please add `--is-embedding` when launching the server or try another model.")
 }
 
-// shortWork is a request that is prefilled and not decoded. Its time is that of a first token; it takes no place among the
-// running requests. It does not return when there is nobody left to answer.
-func (s *Server) shortWork(r *http.Request, tokens int) {
+// shortWork is a request that is prefilled and not decoded. It takes its place among the others for the time of a first token,
+// and tells whether there is somebody to answer with more than an error.
+func (s *Server) shortWork(w http.ResponseWriter, r *http.Request, tokens int) bool {
 	s.reached()
-	d := s.opts.TTFT + s.nextFaults().headersDelay
-	if s.opts.PrefillRate > 0 {
-		d += time.Duration(float64(tokens) / s.opts.PrefillRate * float64(time.Second))
-	}
-	if s.stuck() {
-		d = math.MaxInt64
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return
-	case <-r.Context().Done():
-	case <-s.dead:
-	}
-	panic(http.ErrAbortHandler)
+	j := newJob(newID(), tokens, []plan{{pieces: []string{""}}}, false)
+	j.choices = 0 // nothing is generated
+	out, err := s.generate(r.Context(), j, s.nextFaults(), func(_, _ int) error { return nil })
+	return s.answers(w, out, err)
 }
 
 func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +92,9 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	s.shortWork(r, tokens)
+	if !s.shortWork(w, r, tokens) {
+		return
+	}
 	data := make([]map[string]any, len(texts))
 	for i, text := range texts {
 		v := embed(text, size)
@@ -149,7 +139,9 @@ func (s *Server) rerank(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	s.shortWork(r, countTokens(req.Query)*len(req.Documents))
+	if !s.shortWork(w, r, countTokens(req.Query)*len(req.Documents)) {
+		return
+	}
 	type ranked struct {
 		Score    float64        `json:"score"`
 		Document *string        `json:"document"`
@@ -202,7 +194,9 @@ func (s *Server) score(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	s.shortWork(r, countTokens(query[0])*len(items))
+	if !s.shortWork(w, r, countTokens(query[0])*len(items)) {
+		return
+	}
 	scores := [][]float64{}
 	for _, item := range items {
 		row, sum := []float64{}, 0.0
@@ -245,7 +239,9 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request) {
 	for _, text := range texts {
 		tokens += countTokens(text)
 	}
-	s.shortWork(r, tokens)
+	if !s.shortWork(w, r, tokens) {
+		return
+	}
 	data := []map[string]any{}
 	for i, text := range texts {
 		p := similarity(text, "label")

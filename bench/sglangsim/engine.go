@@ -237,10 +237,13 @@ func (s *Server) generate(ctx context.Context, j *job, faults streamFaults, emit
 	return out, nil
 }
 
-// enterGate waits while the server is paused: in the API process, so neither an abort nor a disconnect ends it there;
-// the client's absence is noticed only to free the connection.
+// enterGate waits while the server is paused: in the API process, where neither an abort finds the request nor anybody looks
+// whether its client is still there.
 func (g *generation) enterGate() (outcome, bool) {
 	e := g.s.engine
+	client := g.client
+	g.client = nil
+	defer func() { g.client = client }()
 	e.mu.Lock()
 	for e.paused != "" {
 		gate := e.gate

@@ -60,7 +60,7 @@ type Options struct {
 	ExitDelay       time.Duration // from the watcher's decision to the end (2.5 s)
 	CrashDelay      time.Duration // from a misused sleep to the end of the process (5 s)
 	PID1            bool          // SIGTERM is ignored until the server serves, as for PID 1 of a container
-	Children        int           // helper processes that outlive this one
+	Children        int           // child processes that outlive this one
 
 	Faults Faults
 

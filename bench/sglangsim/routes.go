@@ -96,7 +96,8 @@ func (s *Server) chain() http.Handler {
 		}
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // the client did not finish its request, so there is nobody to answer
+			http.Error(raw, "Invalid HTTP request received.", http.StatusBadRequest)
+			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if s.opts.Observe != nil {

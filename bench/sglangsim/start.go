@@ -82,6 +82,7 @@ func (o *Options) timeline(pid int) []mark {
 func capture(sizes []int, format string, mem, memEnd, from, to float64, length time.Duration, add func(float64, markKind, string, ...any)) {
 	n := len(sizes)
 	add(from, markRaw, "%s", "\n\r  0%|          | 0/"+strconv.Itoa(n)+" [00:00<?, ?it/s]")
+	add(from, markRaw, "\r"+format+"%s", sizes[n-1], mem, "  0%|          | 0/"+strconv.Itoa(n)+" [00:00<?, ?it/s]")
 	for i := range n {
 		size, share := sizes[n-1-i], from+(to-from)*float64(i+1)/float64(n)
 		free := mem + (memEnd-mem)*float64(i)/float64(n-1)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Stats is what the server has seen, for tests; GET /sim/stats answers it as JSON. Requests are those that generate
-// (chat, completions, responses, /generate): embeddings and the like count in Routes only. The warm-up and probes do not count.
+// Stats is what the server has seen, for tests; GET /sim/stats answers it as JSON. Requests are valid ones for
+// inference, embeddings and the like included. The warm-up and probes do not count.
 type Stats struct {
 	Requests         int64 `json:"requests"`          // received, refused ones included
 	Finished         int64 `json:"finished"`          // generated to their end
