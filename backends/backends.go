@@ -125,6 +125,10 @@ const (
 	ClassNotFound      Class = "command_not_found"
 	ClassUnreachable   Class = "unreachable"
 	ClassStopped       Class = "stopped"
+	// ClassSecret is a secret's file that cannot be read; ClassLaunch is a machine that cannot start a
+	// process or keep its records.
+	ClassSecret Class = "secret_unavailable"
+	ClassLaunch Class = "launch_error"
 )
 
 // Failure is why a replica did not start, or died. Message and Advice go to clients, so they hold no

@@ -1,0 +1,165 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pilotlight/backends/sglang"
+)
+
+// child is the main process of a replica, from its start to the moment that it is reaped.
+type child struct {
+	cmd   *exec.Cmd
+	pid   int
+	start uint64   // ticks since boot, from /proc: with the boot id it makes a pid unique
+	pidfd *os.File // non-blocking, so that waiting costs a goroutine and no thread
+	kin   family
+}
+
+// startChild runs argv in its own process group with output appended to out. Standard input is /dev/null.
+func startChild(argv, env []string, dir string, out *os.File, mark string) (*child, error) {
+	path, err := lookPath(argv[0], env)
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	cmd := &exec.Cmd{
+		Path: path, Args: argv, Env: env, Dir: dir, Stdout: out, Stderr: out,
+		// A terminal's Ctrl-C goes to the gateway's group alone. The parent's death signal is left out on
+		// purpose: replicas outlive a gateway that dies.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{cmd: cmd, pid: cmd.Process.Pid}
+	if err := c.watchable(fd); err != nil {
+		// Without it we could never tell its end: better not to have it.
+		kill := unix.Kill(-c.pid, unix.SIGKILL)
+		var exit *exec.ExitError
+		wait := cmd.Wait()
+		if errors.As(wait, &exit) {
+			wait = nil
+		}
+		return nil, errors.Join(err, kill, wait)
+	}
+	c.kin = family{group: c.pid, mark: mark, since: c.start}
+	return c, nil
+}
+
+// watchable takes the pidfd and the start time of a process that is not reaped yet, so that its pid cannot
+// mean another.
+func (c *child) watchable(fd int) error {
+	if fd < 0 {
+		var err error
+		if fd, err = unix.PidfdOpen(c.pid, 0); err != nil {
+			return fmt.Errorf("opening the process's descriptor: %w", err)
+		}
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return errors.Join(fmt.Errorf("process descriptor: %w", err), unix.Close(fd))
+	}
+	c.pidfd = os.NewFile(uintptr(fd), "pidfd")
+	start, err := startTime(c.pid)
+	if err != nil {
+		return errors.Join(err, c.pidfd.Close())
+	}
+	c.start = start
+	return nil
+}
+
+// wait blocks until the main process has ended. It leaves it unreaped: while it is a zombie its pid, and
+// with it the number of its group, belongs to nobody else, so that the group can be swept safely.
+func (c *child) wait() error {
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n == 1
+	})
+}
+
+// signal sends to the main process alone: SGLang takes a signal at its schedulers for a crash. A process
+// that is gone is no error.
+func (c *child) signal(sig unix.Signal) error {
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, ignoreGone(sent))
+}
+
+// reap collects the exit status and closes the pidfd. Only after wait, and after the group was swept.
+func (c *child) reap() (sglang.ExitStatus, error) {
+	err := c.cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = nil
+	}
+	err = errors.Join(err, c.pidfd.Close())
+	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return sglang.ExitStatus{Unknown: true}, err
+	case status.Signaled():
+		return sglang.ExitStatus{Signal: status.Signal()}, err
+	default:
+		return sglang.ExitStatus{Code: status.ExitStatus()}, err
+	}
+}
+
+// errNotGone means that killed processes are still there, which only a device driver can do.
+var errNotGone = errors.New("processes did not end after SIGKILL")
+
+// sweep kills whatever is left of a family and returns when all of it is gone. It must be called while
+// f.group, if set, cannot have been reused.
+func (f family) sweep(ctx context.Context) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if f.group != 0 {
+			// EPERM: some member runs as another user; those that may be killed were.
+			if err := unix.Kill(-f.group, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("killing process group: %w", err)
+			}
+		}
+		members, err := f.members()
+		if err != nil {
+			return err
+		}
+		alive := 0
+		for _, m := range members {
+			switch {
+			case m.dead && m.pid != f.group:
+				err = m.reap()
+			case !m.dead:
+				alive++
+				err = m.kill()
+			}
+			if err != nil && !errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("sweeping process %d: %w", m.pid, err)
+			}
+		}
+		if alive == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %d left", errNotGone, alive)
+		}
+	}
+}

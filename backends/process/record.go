@@ -1,0 +1,214 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"pilotlight/backends"
+)
+
+// Record is what the state folder knows about a replica, in replicas/<model>-<id>.json, mode 0600. It is
+// written before the process is started and goes when the last process is gone, so that a gateway that
+// dies at any moment leaves enough to find them: by pid and start time in the same boot, and by the mark
+// that all of them carry in their environment.
+type Record struct {
+	Model    string `json:"model"`
+	ID       uint64 `json:"id"`
+	State    State  `json:"state"`
+	SpecHash string `json:"spec_hash"`
+	BootID   string `json:"boot_id"`
+	// PID and StartTicks are 0 until the process exists. Ticks count from boot, 100 a second.
+	PID         int       `json:"pid,omitempty"`
+	StartTicks  uint64    `json:"start_ticks,omitempty"`
+	Mark        string    `json:"mark"`
+	Host        string    `json:"host"`
+	Port        int       `json:"port"`
+	APIKey      string    `json:"api_key,omitempty"`
+	Log         string    `json:"log"`
+	TempDir     string    `json:"temp_dir,omitempty"`
+	Concurrency int       `json:"concurrency,omitempty"`
+	StartedAt   time.Time `json:"started_at"`
+}
+
+// State says how far a recorded replica was.
+type State string
+
+const (
+	StateLaunching State = "launching" // the process may exist or not
+	StateStarting  State = "starting"  // the process exists
+	StateReady     State = "ready"
+)
+
+func (r *Record) name() string { return replicaName(r.Model, r.ID) }
+
+func replicaName(model string, id uint64) string { return fmt.Sprintf("%s-%d", model, id) }
+
+func (d *Driver) recordPath(name string) string {
+	return filepath.Join(d.recordDir(), name+".json")
+}
+
+func (d *Driver) save(r *Record) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("replica record: %w", err)
+	}
+	if err := d.opts.write(d.recordPath(r.name()), append(b, '\n')); err != nil {
+		return fmt.Errorf("replica record: %w", err)
+	}
+	return nil
+}
+
+// writeAtomically replaces path by data, or leaves it as it was. It does not wait for the disk: the
+// processes that a record is about do not survive a loss of power either.
+func writeAtomically(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Records lists what the state folder holds, in order of name. A file that is no record is an error, but
+// does not hide the others.
+func (d *Driver) Records() ([]Record, error) {
+	entries, err := os.ReadDir(d.recordDir())
+	if err != nil {
+		return nil, fmt.Errorf("replica records: %w", err)
+	}
+	var records []Record
+	var problems error
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".json") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(d.recordDir(), entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its replica ended just now
+		}
+		var r Record
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err == nil && (r.Mark == "" || r.name()+".json" != entry.Name()) {
+			err = errors.New("not a replica record")
+		}
+		if err != nil {
+			problems = errors.Join(problems, fmt.Errorf("replica record %s: %w", entry.Name(), err))
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, problems
+}
+
+// sweepStale ends what an earlier gateway left. It kills a process group only if its leader is alive in
+// this boot with the recorded start time, and single processes only if they carry the record's mark.
+func (d *Driver) sweepStale() error {
+	temps, err := filepath.Glob(filepath.Join(d.recordDir(), ".tmp-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range temps {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("replica records: %w", err)
+		}
+	}
+	records, problems := d.Records()
+	if problems != nil {
+		// Nothing can be done for an unreadable one, and it must not keep the gateway from starting.
+		d.logger.Warn("unreadable replica records are left alone", "error", problems)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d.opts.sweepLimit)
+	defer cancel()
+	for _, r := range records {
+		if r.BootID == d.bootID {
+			kin := family{mark: r.Mark, since: r.StartTicks}
+			if start, err := startTime(r.PID); r.PID > 0 && err == nil && start == r.StartTicks {
+				kin.group = r.PID
+			}
+			left, err := kin.members()
+			if err != nil {
+				return err
+			}
+			if err := kin.sweep(ctx); err != nil {
+				return fmt.Errorf("replica %s of an earlier gateway: %w", r.name(), err)
+			}
+			if len(left) > 0 {
+				d.logger.Warn("killed a replica of an earlier gateway",
+					"model", r.Model, "replica", r.ID, "pid", r.PID, "processes", len(left))
+			}
+		}
+		if err := d.erase(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// erase removes a replica's temporary folder and its record. The log stays.
+func (d *Driver) erase(r *Record) error {
+	var err error
+	if r.TempDir != "" {
+		err = os.RemoveAll(r.TempDir)
+	}
+	if gone := os.Remove(d.recordPath(r.name())); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	if err != nil {
+		return fmt.Errorf("cleaning up after replica %s: %w", r.name(), err)
+	}
+	return nil
+}
+
+// recordProcess notes the process that was started.
+func (r *Replica) recordProcess() error {
+	return r.changeRecord(func(rec *Record) {
+		rec.State, rec.PID, rec.StartTicks = StateStarting, r.child.pid, r.child.start
+	})
+}
+
+func (r *Replica) recordReady() error {
+	return r.changeRecord(func(rec *Record) {
+		rec.State, rec.Concurrency = StateReady, r.endpoint.Concurrency
+	})
+}
+
+// changeRecord writes the record anew, unless the replica ended meanwhile and took its record along.
+func (r *Replica) changeRecord(change func(*Record)) error {
+	r.recording.Lock()
+	defer r.recording.Unlock()
+	if r.erased {
+		return nil
+	}
+	change(r.record)
+	return r.driver.save(r.record)
+}
+
+func (r *Replica) eraseRecord() error {
+	r.recording.Lock()
+	defer r.recording.Unlock()
+	r.erased = true
+	return r.driver.erase(r.record)
+}
+
+// newRecord describes a replica that is about to be started.
+func (d *Driver) newRecord(spec *backends.Spec, id uint64) *Record {
+	return &Record{
+		Model: spec.Model, ID: id, State: StateLaunching, SpecHash: spec.Hash(), BootID: d.bootID,
+		Host: d.opts.Host, StartedAt: time.Now().UTC(),
+	}
+}
