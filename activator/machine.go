@@ -2,7 +2,6 @@ package activator
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -153,6 +152,10 @@ func (m *machine) handle(e event, now moment) {
 			return
 		}
 		m.queue.push(e.ticket, e.ticket.request.Tenant)
+		// Whoever gave a place up while the queue was counted empty has not poked. It can have been empty
+		// since the last try, though never seen so here: its last ticket left before this one came, and
+		// that news is still on its way.
+		m.blocked = false
 	case evCancel:
 		m.queue.remove(e.ticket)
 	case evPoke:
@@ -185,7 +188,9 @@ func (m *machine) handle(e event, now moment) {
 func (m *machine) handleReplica(e event, now moment) {
 	s := m.byID(e.id)
 	if s == nil {
-		m.counters.Ignored++
+		if e.kind != evExited { // usually comes after Stop has said the same
+			m.counters.Ignored++
+		}
 		return
 	}
 	understood := true
@@ -267,13 +272,6 @@ func (m *machine) become(s *slot, to State, now moment, reason string) {
 		m.blocked = false
 		m.emit(effect{kind: effPublish})
 	}
-}
-
-// clone is for those who want to try several futures.
-func (m *machine) clone() machine {
-	c := *m
-	c.slots, c.queue, c.out = slices.Clone(m.slots), m.queue.clone(), nil
-	return c
 }
 
 // nextDeadline is when to step with evTick, if nothing happens before; 0: not needed.

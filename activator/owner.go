@@ -155,7 +155,7 @@ func (o *owner) endStart(id uint64, err error) {
 	m := o.model
 	took := m.now() - s.began
 	if err == nil && m.durations != nil {
-		m.durations.Record(m.name, s.hash, StartRecord{Total: took, Phases: s.phases})
+		m.durations.Record(m.name, s.hash, StartRecord{Total: took, Phases: s.passed()})
 	}
 	if m.observer.ColdStart != nil {
 		m.observer.ColdStart(ColdStart{Model: m.name, Replica: id, Duration: took, Err: err})
@@ -362,6 +362,12 @@ func (s *startRun) read() (phase string, percent float64) {
 	defer s.mu.Unlock()
 	s.reported = false
 	return s.latest.Phase, s.latest.Percent
+}
+
+func (s *startRun) passed() []PhaseStart {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.phases)
 }
 
 // watch reports the end of an instance.

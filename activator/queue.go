@@ -1,10 +1,5 @@
 package activator
 
-import (
-	"maps"
-	"slices"
-)
-
 // queue holds the waiting tickets: FIFO inside a tenant, the tenants in turns, so that of two tenants that
 // both wait none is ever more than one dispatch behind the other. push, remove and next take constant time.
 // Tickets are only identities here. The zero value is not ready; see newQueue.
@@ -36,13 +31,6 @@ const none = int32(-1)
 
 func newQueue() queue {
 	return queue{where: map[*Ticket]int32{}, names: map[string]int32{}, free: none, idle: none, turn: none}
-}
-
-func (q *queue) clone() queue {
-	c := *q
-	c.nodes, c.tenants = slices.Clone(q.nodes), slices.Clone(q.tenants)
-	c.where, c.names = maps.Clone(q.where), maps.Clone(q.names)
-	return c
 }
 
 func (q *queue) len() int { return len(q.where) }
