@@ -37,8 +37,8 @@ func Cases(target Target) []Case {
 		{Scenario: Scenario{Name: "embeddings", Op: "embeddings"}, Needs: "embeddings", Check: all(embedded, named, traced)},
 		{Scenario: Scenario{Name: "models", Op: "models"}, Check: listed},
 		{Scenario: Scenario{Name: "model", Op: "model"}, Edge: true, Check: all(ok, named)},
-		{Scenario: Scenario{Name: "wrong-key", Op: "chat", Key: "sk-wrong", MaxRetries: noRetry}, Check: refused("authentication", 401, "invalid_api_key")},
-		{Scenario: Scenario{Name: "wrong-key-stream", Op: "chat", Stream: true, Key: "sk-wrong", MaxRetries: noRetry}, Check: refused("authentication", 401, "invalid_api_key")},
+		{Scenario: Scenario{Name: "wrong-key", Op: "chat", Key: "sk-wrong", MaxRetries: noRetry}, Needs: "errors", Check: refused("authentication", 401, "invalid_api_key")},
+		{Scenario: Scenario{Name: "wrong-key-stream", Op: "chat", Stream: true, Key: "sk-wrong", MaxRetries: noRetry}, Needs: "errors", Check: refused("authentication", 401, "invalid_api_key")},
 		{Scenario: Scenario{Name: "unknown-model", Op: "chat", Model: "no/such:model", MaxRetries: noRetry}, Edge: true, Check: refused("not_found", 404, "model_not_found")},
 		{Scenario: Scenario{Name: "unknown-model-stream", Op: "chat", Stream: true, Model: "no/such:model", MaxRetries: noRetry}, Edge: true, Check: refused("not_found", 404, "model_not_found")},
 		{Scenario: Scenario{Name: "unknown-model-get", Op: "model", Model: "no/such:model", MaxRetries: noRetry}, Edge: true, Check: refused("not_found", 404, "model_not_found")},
@@ -61,6 +61,7 @@ func CheckAll(t testing.TB, client Client, target Target, cases []Case) []Outcom
 	}
 	outcomes := Run(t, client, target, scenarios...)
 	for i, c := range cases {
+		t.Logf("%s: %s: %.2f s, first text after %.2f s", client.Name, c.Name, outcomes[i].Elapsed, outcomes[i].First)
 		if err := c.Check(target, outcomes[i]); err != nil {
 			t.Errorf("%s: %s: %v\nin %s", client.Name, c.Name, err, outcomes[i])
 		}

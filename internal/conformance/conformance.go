@@ -98,7 +98,8 @@ type Target struct {
 	// Edge tells that the server is the gateway, which promises more than an engine: its own keys and models,
 	// nested errors with string codes, request ids, names echoed.
 	Edge bool
-	// Serves limits Cases to what the engine behind can do: any of "embeddings", "tools", "json". nil: all of them.
+	// Serves limits Cases to what the server can do: any of "embeddings", "tools", "json", and "errors" (errors of
+	// OpenAI's shape). nil: all of them.
 	Serves []string
 }
 

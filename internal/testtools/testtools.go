@@ -1,4 +1,4 @@
-// Package testtools brings what tests need from outside Go: Python and Node with pinned packages, and programs built from
+// Package testtools brings what tests need from outside Go: Python and Node with pinned packages, model servers, and programs built from
 // this module or from drivers with a go.mod of their own.
 //
 // Each tool is made once, in the user's cache folder, and shared by all test processes; a file lock keeps them apart. Where

@@ -36,6 +36,9 @@ def serve(args):
     params.cache_ram_mib = 0  # the default keeps up to 8 GiB of old prompts
     params.sse_ping_interval = -1  # its pings break some clients, and the gateway sends its own
     params.ui = False
+    # Its threads spin at barriers: with one on every core, any other busy process makes answers ten times slower.
+    params.cpuparams.n_threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    params.cpuparams_batch.n_threads = params.cpuparams.n_threads
     # Embeddings and chat from one model: without pooling the embeddings route refuses to work.
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
