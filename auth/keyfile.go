@@ -87,7 +87,7 @@ func (f KeyFile) change(edit func([]Key) ([]Key, error)) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("writing the keys: %w", err)
 	}
-	unlock, err := lock(path + ".lock")
+	unlock, err := lock(path+".lock", lockPatience)
 	if err != nil {
 		return err
 	}
@@ -213,18 +213,18 @@ func syncFolder(path string) error {
 }
 
 const (
-	lockPatience = 10 * time.Second
+	lockPatience = 10 * time.Second // a change takes milliseconds, with 100,000 keys two seconds
 	lockRetry    = 5 * time.Millisecond
 )
 
-// lock waits for the lock file, at most lockPatience. The file stays: removing it would let two holders lock
+// lock waits for the lock file, at most as long as patience. The file stays: removing it would let two holders lock
 // two files of one name.
-func lock(path string) (unlock func(), err error) {
+func lock(path string, patience time.Duration) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the keys: %w", err)
 	}
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockRetry) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(lockRetry) {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { file.Close() }, nil // closing gives the lock back

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestKeyFile(t *testing.T) {
@@ -137,10 +139,7 @@ func TestProcessesLoseNothing(t *testing.T) {
 	}
 }
 
-func TestAFullDiskLeavesTheFileAlone(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Log("root may write everywhere; a folder in place of the file stands for the failure")
-	}
+func TestAFailedWriteLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys.yaml")
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -160,5 +159,61 @@ func TestAFullDiskLeavesTheFileAlone(t *testing.T) {
 		if e.Name() != "keys.yaml" && e.Name() != "keys.yaml.lock" {
 			t.Errorf("left behind: %s", e.Name())
 		}
+	}
+}
+
+func TestLockGivesUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(path, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(path, 20*time.Millisecond); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("a lock that is taken: got %v", err)
+	}
+	unlock()
+	again, err := lock(path, time.Second)
+	if err != nil {
+		t.Fatalf("a lock given back: got %v", err)
+	}
+	again()
+	if _, err := lock(filepath.Join(path, "below"), time.Second); err == nil {
+		t.Error("a lock below a file was taken")
+	}
+}
+
+// An operator who works as root must not lock the gateway's user out.
+func TestTheOwnerStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.WriteFile(path, []byte("keys: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := os.Getuid()
+	if want == 0 {
+		want = 12345
+		if err := os.Chown(path, want, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := (KeyFile{Path: path}).New("a", "", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || int(st.Uid) != want {
+		t.Errorf("got owner %d, %v, want %d", st.Uid, err, want)
+	}
+}
+
+func TestAFileThatCannotBeReadIsNotReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.Symlink("keys.yaml", path); err != nil { // a link to itself
+		t.Fatal(err)
+	}
+	if _, _, err := (KeyFile{Path: path}).New("a", "", time.Time{}); err == nil {
+		t.Error("New: no error")
+	}
+	if k, err := Open(path, nil); err == nil {
+		k.Close()
+		t.Error("Open: no error")
 	}
 }

@@ -20,13 +20,14 @@ type word struct {
 // words reads a command line: a list, or one text with shell quoting. In the text '#' means itself, as for
 // Python's shlex, which reads Flyte's extra_args.
 func (v value) words() []word {
+	v = v.asSecret() // people put keys among the arguments
 	var out []word
 	if v.given() && v.node.Kind == yaml.ScalarNode {
 		text := v.text("")
 		// The splitter takes '#' for a comment and text holds no zero byte, so one can stand for the other.
 		parts, err := shlex.Split(strings.ReplaceAll(text, "#", "\x00"))
 		if err != nil {
-			v.asSecret().fail("the quotes do not match", "close each quote, or write a list")
+			v.fail("the quotes do not match", "close each quote, or write a list")
 			return nil
 		}
 		for _, part := range parts {

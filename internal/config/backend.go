@@ -214,6 +214,7 @@ func (r *reader) localPath(v value, path string) string {
 	case strings.HasPrefix(path, "store:"):
 		v.later("download the model and give its folder, or use model_hf_path")
 	case strings.Contains(path, "://"):
+		v.secret = strings.Contains(path, "@")
 		v.later("copy the weights to this machine and give their folder")
 	case strings.HasPrefix(path, "-"):
 		v.fail("begins with '-', which the engine would take for an option", "write ./"+path)

@@ -175,7 +175,7 @@ func (r *reader) config(c *Config, root value) {
 		AccessLog:    true,
 	}
 	c.StateDir = r.stateDir(f.get("state_dir"))
-	r.admin(c, f.get("admin"), f.get("listen"))
+	r.admin(c, f.get("admin").asSecret(), f.get("listen"))
 
 	auth := f.get("auth").fields("keys_file", "jwt")
 	c.KeysFile = beside(r.file, r.home(auth.get("keys_file"), auth.get("keys_file").text(defaultKeysFile)))

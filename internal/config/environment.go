@@ -13,7 +13,8 @@ func (r *reader) environment(m *Model, vars, secrets value) {
 	for _, e := range vars.entries() {
 		name := e.key.Value
 		if !variableName.MatchString(name) {
-			e.value.asSecret().fail("is not a variable's name", "use letters, digits and '_', and begin with a letter or '_'")
+			vars.line = e.key.Line // and not the name, which may be NAME=secret
+			vars.fail("a variable's name holds letters, digits and '_', and does not begin with a digit", "write NAME: value")
 			continue
 		}
 		lines[name] = e.value

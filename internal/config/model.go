@@ -83,7 +83,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	resources := f.get("resources").fields("cpu", "memory", "gpu", "disk", "shm")
 	m.Resources = r.resources(resources)
 	command := r.backend(&m, f, scaling)
-	r.environment(&m, f.get("env_vars"), f.get("secrets"))
+	r.environment(&m, f.get("env_vars").asSecret(), f.get("secrets").asSecret())
 	gpu := resources.get("gpu")
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
 	r.checkArgs(&m, f, command, gpuKnown)
