@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -34,6 +35,7 @@ type AdminOptions struct {
 // Admin serves operators on a listener of its own.
 type Admin struct {
 	opts    AdminOptions
+	token   atomic.Pointer[string]
 	metrics fasthttp.RequestHandler
 	server  *fasthttp.Server
 }
@@ -41,6 +43,7 @@ type Admin struct {
 // NewAdmin makes the admin server.
 func NewAdmin(o AdminOptions) *Admin {
 	a := &Admin{opts: o, metrics: fasthttpadaptor.NewFastHTTPHandler(o.Metrics)}
+	a.SetToken(o.Token)
 	a.server = &fasthttp.Server{
 		Handler: a.serve, NoDefaultServerHeader: true, NoDefaultContentType: true, CloseOnShutdown: true,
 		ReadTimeout: headTimeout, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
@@ -52,6 +55,9 @@ func NewAdmin(o AdminOptions) *Admin {
 	}
 	return a
 }
+
+// SetToken replaces the token.
+func (a *Admin) SetToken(token string) { a.token.Store(&token) }
 
 // Serve accepts connections until Shutdown.
 func (a *Admin) Serve(ln net.Listener) error { return a.server.Serve(ln) }
@@ -111,9 +117,10 @@ func (a *Admin) serve(ctx *fasthttp.RequestCtx) {
 }
 
 func (a *Admin) admitted(h *fasthttp.RequestHeader) bool {
-	if a.opts.Token == "" {
+	token := *a.token.Load()
+	if token == "" {
 		return true
 	}
 	given, ok := strings.CutPrefix(string(h.Peek(fasthttp.HeaderAuthorization)), "Bearer ")
-	return ok && subtle.ConstantTimeCompare([]byte(given), []byte(a.opts.Token)) == 1
+	return ok && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1
 }

@@ -10,7 +10,6 @@ type Config struct {
 	MaxBodyBytes int
 	// AccessLog writes one JSON line per request.
 	AccessLog bool
-	// ServerName is shown in no header; fasthttp's own is switched off.
 }
 
 // DefaultMaxBodyBytes holds a dozen high-resolution images in base64.

@@ -35,16 +35,17 @@ type Options struct {
 	Meter  metric.Meter
 	// Logger gets what concerns the edge itself; nil: nothing.
 	Logger *slog.Logger
-	// AccessLog gets one record per request; nil: none.
+	// AccessLog gets one record per request while Config.AccessLog is set; nil: none.
 	AccessLog *slog.Logger
 }
 
 // Gateway serves clients. SetModels may be called at any time.
 type Gateway struct {
-	config    Config
 	keys      Identifier
 	logger    *slog.Logger
 	accessLog *slog.Logger
+	maxBody   atomic.Int64 // bytes
+	logging   atomic.Bool  // of accesses
 	metrics   *instruments
 	server    *fasthttp.Server
 
@@ -73,13 +74,14 @@ func New(o Options) (*Gateway, error) {
 	if o.Keys == nil || o.Meter == nil {
 		return nil, errors.New("gateway: keys and a meter are required")
 	}
-	g := &Gateway{config: o.Config, keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog}
+	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog}
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
-	if g.config.MaxBodyBytes <= 0 {
-		g.config.MaxBodyBytes = DefaultMaxBodyBytes
+	if g.accessLog == nil {
+		g.accessLog = slog.New(slog.DiscardHandler)
 	}
+	g.Adjust(o.Config)
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
 	if g.metrics, err = newInstruments(o.Meter, &g.open); err != nil {
@@ -89,14 +91,13 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.server = &fasthttp.Server{
-		Handler:            g.serve,
-		ErrorHandler:       g.unreadable,
-		ReadBufferSize:     readBufferSize,
-		MaxRequestBodySize: g.config.MaxBodyBytes,
-		ReadTimeout:        headTimeout,
-		IdleTimeout:        idleTimeout,
+		Handler:        g.serve,
+		ErrorHandler:   g.unreadable,
+		ReadBufferSize: readBufferSize,
+		ReadTimeout:    headTimeout,
+		IdleTimeout:    idleTimeout,
 		HeaderReceived: func(*fasthttp.RequestHeader) fasthttp.RequestConfig {
-			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout}
+			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout, MaxRequestBodySize: int(g.maxBody.Load())}
 		},
 		// Bodies are JSON, whatever a client's content type says; a form is never parsed.
 		DisablePreParseMultipartForm: true,
@@ -126,6 +127,15 @@ func (g *Gateway) SetModels(models []*Model) error {
 	g.table.Store(table)
 	g.requiresAuth.Store(auth)
 	return nil
+}
+
+// Adjust takes over the parts of a configuration that can change while serving: the body limit and the access log.
+func (g *Gateway) Adjust(c Config) {
+	if c.MaxBodyBytes <= 0 {
+		c.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	g.maxBody.Store(int64(c.MaxBodyBytes))
+	g.logging.Store(c.AccessLog)
 }
 
 // Serve accepts connections until Shutdown. It returns nil after Shutdown.
@@ -198,7 +208,7 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	var netErr net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		e = errBodyTooLarge(g.config.MaxBodyBytes)
+		e = errBodyTooLarge(int(g.maxBody.Load()))
 	case errors.As(err, &small):
 		e = &apiError{Status: 431, Type: typeInvalidRequest, Code: "headers_too_large",
 			Message: fmt.Sprintf("The request's headers are larger than %d bytes.", readBufferSize)}

@@ -46,7 +46,7 @@ func (g *Gateway) log(r *record) {
 	if r.model != nil {
 		g.metrics.ended(r, code)
 	}
-	if g.accessLog == nil {
+	if !g.logging.Load() {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 18)

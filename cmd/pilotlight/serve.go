@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pilotlight/internal/app"
+	"pilotlight/internal/config"
+)
+
+// defaultDrain bounds how long a shutdown waits for requests in flight: longer than nearly all answers, shorter than an
+// orchestrator's patience can be set to.
+const defaultDrain = 5 * time.Minute
+
+func serveCommand() *cobra.Command {
+	var file, level string
+	var drain time.Duration
+	c := &cobra.Command{
+		Use:   "serve -c FILE",
+		Short: "Serve the models of a configuration file",
+		Long: `Serve the models of a configuration file until SIGINT or SIGTERM.
+
+The file is read again when it changes, and on SIGHUP; only what changed is applied. A file with errors changes nothing.
+The first SIGINT or SIGTERM lets requests in flight end, for at most --drain, and stops the replicas; a second one
+ends at once (replicas are killed at the next start).
+
+Exit status: 0 after an orderly end, 1 when something went wrong, 2 for a wrong command line or configuration.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", level)}
+			}
+			return serve(c.Context(), file, l, drain, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	configFlag(c, &file)
+	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	c.Flags().DurationVar(&drain, "drain", defaultDrain, "how long requests in flight may go on at shutdown")
+	return c
+}
+
+func configFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVarP(file, "config", "c", "", "the configuration file (required)")
+	if err := c.MarkFlagRequired("config"); err != nil {
+		panic("BUG: " + err.Error())
+	}
+}
+
+func serve(ctx context.Context, file string, level slog.Level, drain time.Duration, stdout, stderr io.Writer) error {
+	load := func() (*config.Config, error) { return config.Load(file, os.LookupEnv) }
+	c, err := load()
+	if err != nil {
+		return usageError{err}
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	for _, w := range c.Warnings {
+		log.Warn("configuration", "file", c.Source, "line", w.Line, "path", w.Path, "warning", w.Message, "fix", w.Fix)
+	}
+	out := newBufferedLog(stdout)
+	defer out.close()
+	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: slog.New(slog.NewJSONHandler(out, nil)), Version: versionString()}
+	return run(ctx, options, log, drain, func(a *app.App) {
+		log.Info("serving", "base_url", a.BaseURL(), "admin", a.AdminURL(), "models", len(c.Models))
+	})
+}
+
+// run starts the gateway and keeps it up until a signal; SIGHUP reloads.
+func run(ctx context.Context, o app.Options, log *slog.Logger, drain time.Duration, started func(*app.App)) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	a, err := app.Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	started(a)
+	for {
+		select {
+		case err := <-a.Failed():
+			return errors.Join(err, shutdown(a, log, 0, signals))
+		case <-ctx.Done():
+			return shutdown(a, log, drain, signals)
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				return shutdown(a, log, drain, signals)
+			}
+			if err := a.Reload(); err != nil {
+				log.Error("configuration not reloaded; the one before stays in force", "error", err.Error())
+			}
+		}
+	}
+}
+
+// shutdown takes the gateway down; a second signal ends the process at once.
+func shutdown(a *app.App, log *slog.Logger, drain time.Duration, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- a.Shutdown(ctx, func(n, of int, what string) { log.Info("shutdown", "step", n, "of", of, "what", what) })
+	}()
+	for {
+		select {
+		case err := <-done:
+			if err == nil {
+				log.Info("shutdown complete")
+			}
+			return err
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				return errors.New("ended at once by a second signal; replicas that still run are stopped at the next start")
+			}
+		}
+	}
+}
+
+// bufferedLog keeps the access log off the request path: lines are written out when the buffer is full, and every quarter of a second.
+type bufferedLog struct {
+	mu   sync.Mutex // guards w
+	w    *bufio.Writer
+	end  chan struct{}
+	done chan struct{}
+}
+
+func newBufferedLog(w io.Writer) *bufferedLog {
+	b := &bufferedLog{w: bufio.NewWriterSize(w, 64<<10), end: make(chan struct{}), done: make(chan struct{})}
+	go b.run()
+	return b
+}
+
+func (b *bufferedLog) run() {
+	defer close(b.done)
+	t := time.NewTicker(250 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			b.flush()
+		case <-b.end:
+			b.flush()
+			return
+		}
+	}
+}
+
+func (b *bufferedLog) flush() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.w.Flush() != nil {
+		// A closed pipe keeps its error in the writer; a log that nobody reads must not stop the gateway.
+		b.w.Reset(io.Discard)
+	}
+}
+
+func (b *bufferedLog) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.w.Write(p)
+}
+
+func (b *bufferedLog) close() {
+	close(b.end)
+	<-b.done
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pilotlight/internal/app"
+	"pilotlight/internal/config"
+)
+
+func statusCommand() *cobra.Command {
+	var file, url, token string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status [-c FILE | --admin URL]",
+		Short: "Show a running gateway's models, replicas and queues",
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch {
+			case file != "" && url != "":
+				return usageError{errors.New("give --config or --admin, not both")}
+			case file != "":
+				conf, err := config.Load(file, os.LookupEnv)
+				if err != nil {
+					return usageError{err}
+				}
+				url = "http://" + conf.Admin.Listen
+				if token == "" {
+					token = conf.Admin.Token
+				}
+			case url == "":
+				url = "http://127.0.0.1:9000"
+			}
+			if token == "" {
+				token = os.Getenv("PILOTLIGHT_ADMIN_TOKEN")
+			}
+			body, err := fetchState(c, strings.TrimSuffix(url, "/"), token)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err := c.OutOrStdout().Write(append(body, '\n'))
+				return err
+			}
+			var state app.State
+			if err := json.Unmarshal(body, &state); err != nil {
+				return fmt.Errorf("%s did not answer as a Pilotlight admin listener does: %w", url, err)
+			}
+			return printState(c.OutOrStdout(), &state, time.Now())
+		},
+	}
+	c.Flags().StringVarP(&file, "config", "c", "", "the gateway's configuration file, for its admin address and token")
+	c.Flags().StringVar(&url, "admin", "", "the admin listener's address (default http://127.0.0.1:9000)")
+	c.Flags().StringVar(&token, "token", "", "the admin token (default: the configuration's, or PILOTLIGHT_ADMIN_TOKEN)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
+	return c
+}
+
+func fetchState(c *cobra.Command, url, token string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(c.Context(), http.MethodGet, url+"/api/state", nil)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--admin: %w", err)}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading the state: %w", err)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return body, nil
+	case http.StatusUnauthorized:
+		return nil, errors.New("the admin listener asks for its token: --token, or PILOTLIGHT_ADMIN_TOKEN")
+	}
+	return nil, fmt.Errorf("%s answered %s", url, resp.Status)
+}
+
+func printState(w io.Writer, s *app.State, now time.Time) error {
+	fmt.Fprintf(w, "pilotlight %s, up %s, %s, %d client connections\n", s.Version, since(s.Started, now), s.BaseURL, s.Clients)
+	fmt.Fprintf(w, "configuration %s, loaded %s ago\n", s.Config.File, since(s.Config.Loaded, now))
+	if s.Config.Error != "" {
+		fmt.Fprintf(w, "  the file's present version is NOT in force:\n    %s\n", strings.ReplaceAll(s.Config.Error, "\n", "\n    "))
+	}
+	for _, setting := range s.Config.NeedsRestart {
+		fmt.Fprintf(w, "  %s has changed and waits for a restart\n", setting)
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "MODEL\tSTATE\tREPLICAS\tIN FLIGHT\tQUEUE\tETA\tSTARTS\tFAILED\tCRASHES\tEVICTIONS")
+	for _, m := range s.Models {
+		flying, ready := 0, 0
+		for _, r := range m.Replicas {
+			flying += r.InFlight
+			if r.State == "ready" {
+				ready++
+			}
+		}
+		state, eta := m.State, "-"
+		if m.Leaving {
+			state += " (leaving)"
+		}
+		if m.ETASeconds > 0 {
+			eta = time.Duration(m.ETASeconds * float64(time.Second)).Round(time.Second).String()
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\n", m.ModelID, state, ready, flying, m.QueuedRequests, eta,
+			m.Starts, m.StartFailures, m.Crashes, m.Evictions)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, m := range s.Models {
+		for _, r := range m.Replicas {
+			line := fmt.Sprintf("%s replica %d: %s for %s", m.ModelID, r.ID, r.State, since(r.Since, now))
+			if r.Phase != "" {
+				line += fmt.Sprintf(", phase %s, %.0f %%", r.Phase, r.Percent)
+			}
+			if r.PID != 0 {
+				line += fmt.Sprintf(", pid %d at %s, %d of %d places taken", r.PID, r.Addr, r.InFlight, r.Limit)
+			} else if r.Addr != "" {
+				line += fmt.Sprintf(", %s, %d of %d places taken", r.Addr, r.InFlight, r.Limit)
+			}
+			fmt.Fprintln(w, line)
+		}
+		if f := m.Failure; f != nil {
+			fmt.Fprintf(w, "%s failed %s ago (%s): %s\n", m.ModelID, since(f.At, now), f.Class, f.Message)
+			if f.Advice != "" {
+				fmt.Fprintf(w, "  advice: %s\n", f.Advice)
+			}
+			if f.Permanent {
+				fmt.Fprintln(w, "  it is not tried again until its configuration changes, or SIGHUP is sent to the gateway")
+			}
+			for _, l := range f.Lines {
+				fmt.Fprintf(w, "  | %s\n", l)
+			}
+		}
+	}
+	return nil
+}
+
+func since(t, now time.Time) string { return now.Sub(t).Round(time.Second).String() }

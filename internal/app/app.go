@@ -1,0 +1,229 @@
+// Package app puts the gateway together: it turns a configuration into models, drivers, the edge and the admin listener, applies
+// reloads, and takes everything down in order. It decides nothing about requests or replicas.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"pilotlight/activator"
+	"pilotlight/backends/process"
+	"pilotlight/backends/static"
+	"pilotlight/gateway"
+	"pilotlight/internal/config"
+)
+
+// Options of an App. Config is required.
+type Options struct {
+	Config *config.Config
+	// Load reads the configuration again for a reload; nil: the App cannot be reloaded.
+	Load func() (*config.Config, error)
+	// Watch follows the configuration file and reloads when it changes.
+	Watch bool
+	// Keys replaces the keys file.
+	Keys    gateway.Identifier
+	Logger  *slog.Logger // required
+	Access  *slog.Logger // nil: no access log
+	Version string
+}
+
+// App is a running gateway. Its methods are safe for concurrent use.
+type App struct {
+	opts      Options
+	log       *slog.Logger
+	telemetry *telemetry
+	durations *activator.Durations
+	totals    *activator.Totals
+	process   *process.Driver
+	static    *static.Driver
+	keysFile  *keyring // nil with Options.Keys
+	gateway   *gateway.Gateway
+	admin     *gateway.Admin
+	listener  net.Listener
+	adminLn   net.Listener
+	started   time.Time
+	serving   sync.WaitGroup
+	failed    chan error // a listener broke
+	watchEnd  context.CancelFunc
+
+	reloading sync.Mutex // one reload at a time
+
+	mu           sync.Mutex // guards the fields below
+	config       *config.Config
+	loaded       time.Time
+	configError  string
+	needsRestart []string
+	models       map[string]*model
+	leaving      []*model // removed from the configuration, still draining
+	generation   map[string]uint64
+	stopping     bool
+	unloads      sync.WaitGroup
+}
+
+// model is one entry of the configuration, running.
+type model struct {
+	name      string
+	id        string
+	specHash  string
+	created   int64
+	activator *activator.Model
+}
+
+// Start binds the listeners and starts everything. What it returns serves until Shutdown.
+func Start(ctx context.Context, o Options) (_ *App, err error) {
+	a := &App{opts: o, log: o.Logger, config: o.Config, started: time.Now(), loaded: time.Now(),
+		models: make(map[string]*model), generation: make(map[string]uint64), failed: make(chan error, 2)}
+	// Undone in reverse if a later step fails.
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+	c := o.Config
+	if a.listener, err = net.Listen("tcp", c.Gateway.Listen); err != nil {
+		return nil, fmt.Errorf("listen %s: %w", c.Gateway.Listen, err)
+	}
+	undo = append(undo, func() { _ = a.listener.Close() })
+	if a.adminLn, err = net.Listen("tcp", c.Admin.Listen); err != nil {
+		return nil, fmt.Errorf("admin.listen %s: %w", c.Admin.Listen, err)
+	}
+	undo = append(undo, func() { _ = a.adminLn.Close() })
+
+	if err = os.MkdirAll(c.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	if a.process, err = process.New(process.Options{StateDir: c.StateDir, Logger: a.log}); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", c.StateDir, err)
+	}
+	undo = append(undo, func() { _ = a.process.Close() })
+	a.static = static.New(static.Options{Logger: a.log})
+	if a.durations, err = activator.OpenDurations(filepath.Join(c.StateDir, "durations.json"), a.log); err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
+
+	keys := o.Keys
+	if keys == nil {
+		a.keysFile = &keyring{log: a.log}
+		if err = a.keysFile.follow(c.KeysFile); err != nil {
+			return nil, err
+		}
+		undo = append(undo, a.keysFile.close)
+		keys = a.keysFile
+	}
+	if a.telemetry, err = newTelemetry(); err != nil {
+		return nil, err
+	}
+	if a.gateway, err = gateway.New(gateway.Options{Config: c.Gateway, Keys: keys, Meter: a.telemetry.meter, Logger: a.log, AccessLog: o.Access}); err != nil {
+		return nil, err
+	}
+	if err = a.telemetry.watch(a); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { a.closeModels(context.Background()) })
+	for i := range c.Models {
+		if err = a.addModel(&c.Models[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err = a.publish(c); err != nil {
+		return nil, err
+	}
+	a.admin = gateway.NewAdmin(gateway.AdminOptions{
+		Token: c.Admin.Token, Ready: a.Ready, State: func() any { return a.State() }, Retry: a.Retry, Reload: a.Reload,
+		Metrics: a.telemetry.page, Logger: a.log,
+	})
+	a.serving.Go(func() { a.serve("listen", a.gateway.Serve, a.listener) })
+	a.serving.Go(func() { a.serve("admin.listen", a.admin.Serve, a.adminLn) })
+	if err = a.watch(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *App) serve(name string, serve func(net.Listener) error, ln net.Listener) {
+	if err := serve(ln); err != nil {
+		a.failed <- fmt.Errorf("%s: %w", name, err)
+	}
+}
+
+// Failed gives an error when a listener has broken; the App is of no more use then.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// BaseURL is where clients point their SDKs.
+func (a *App) BaseURL() string { return "http://" + a.listener.Addr().String() + "/v1" }
+
+// AdminURL is the admin listener's.
+func (a *App) AdminURL() string { return "http://" + a.adminLn.Addr().String() }
+
+// Ready says why no traffic should come now.
+func (a *App) Ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopping {
+		return errors.New("shutting down")
+	}
+	return nil
+}
+
+// Retry forgets the failure of the model called name (or model_id).
+func (a *App) Retry(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.models {
+		if m.name == name || m.id == name {
+			m.activator.Retry()
+			return true
+		}
+	}
+	return false
+}
+
+// addModel starts a model's activator.
+func (a *App) addModel(c *config.Model) error {
+	// Replicas of a model that was removed and added again must not share ids, which name records and logs.
+	generation := a.generation[c.Name]
+	a.generation[c.Name]++
+	act, err := activator.New(activator.Options{
+		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c), SpecHash: c.Spec.Hash(),
+		Totals: a.totals, Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
+		FirstID: uint64(a.started.Unix()%1_000_000)*1000 + generation*100_000_000_000 + 1,
+	})
+	if err != nil {
+		return fmt.Errorf("model %s: %w", c.Name, err)
+	}
+	a.mu.Lock()
+	a.models[c.Name] = &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act}
+	a.mu.Unlock()
+	return nil
+}
+
+func (a *App) launcher(c *config.Model) *launcher {
+	return &launcher{spec: c.Spec, process: a.process, static: a.static}
+}
+
+// publish makes the models of c those that the edge serves.
+func (a *App) publish(c *config.Config) error {
+	models := make([]*gateway.Model, len(c.Models))
+	a.mu.Lock()
+	for i := range c.Models {
+		m := &c.Models[i]
+		running := a.models[m.Name]
+		models[i] = &gateway.Model{
+			ID: m.ModelID, Aliases: m.Aliases, RequiresAuth: m.RequiresAuth, Cold: m.Cold, Timeouts: m.Timeouts,
+			Created: running.created, Activator: running.activator,
+		}
+	}
+	a.mu.Unlock()
+	return a.gateway.SetModels(models)
+}

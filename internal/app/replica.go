@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"errors"
+
+	"pilotlight/activator"
+	"pilotlight/backends"
+	"pilotlight/backends/process"
+	"pilotlight/backends/static"
+	"pilotlight/backends/transport"
+)
+
+// replica is what the two drivers have in common.
+type replica interface {
+	Endpoint() backends.Endpoint
+	Exited() <-chan struct{}
+	Cause() error
+	Stop(ctx context.Context, idle bool) error
+}
+
+// instance joins a driver's replica with the connections to it. It is what the activator keeps, and what the gateway
+// finds behind a lease.
+type instance struct {
+	replica
+	pool *transport.Pool
+}
+
+func newInstance(r replica) *instance {
+	return &instance{replica: r, pool: transport.New(transport.Options{Endpoint: r.Endpoint()})}
+}
+
+// Transport is gateway.Target's.
+func (i *instance) Transport() *transport.Pool { return i.pool }
+
+func (i *instance) Concurrency() int { return i.Endpoint().Concurrency }
+
+func (i *instance) Stop(ctx context.Context, idle bool) error {
+	defer i.pool.Close()
+	return i.replica.Stop(ctx, idle)
+}
+
+// errNoSleep cannot happen: the configuration refuses sleep_after until engines can be put to sleep.
+var errNoSleep = errors.New("BUG: no driver puts replicas to sleep yet")
+
+func (*instance) Sleep(context.Context) error { return errNoSleep }
+func (*instance) Wake(context.Context) error  { return errNoSleep }
+
+// launcher starts one model's replicas with the driver that its spec asks for.
+type launcher struct {
+	spec    backends.Spec
+	process *process.Driver
+	static  *static.Driver
+}
+
+func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
+	report := func(phase backends.Phase, percent float64) {
+		progress(activator.Progress{Phase: string(phase), Percent: percent})
+	}
+	if l.spec.Driver == backends.DriverStatic {
+		r, err := l.static.Launch(ctx, &l.spec, uint64(start.Slot), report)
+		if err != nil {
+			return nil, err
+		}
+		return newInstance(r), nil
+	}
+	r, err := l.process.Launch(ctx, &l.spec, start.ID, report)
+	if err != nil {
+		return nil, err
+	}
+	return newInstance(r), nil
+}

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"errors"
+	"time"
+
+	"pilotlight/backends"
+)
+
+// State is what the admin API and `pilotlight status` show.
+type State struct {
+	Version string       `json:"version"`
+	Started time.Time    `json:"started"`
+	BaseURL string       `json:"base_url"`
+	Config  ConfigState  `json:"config"`
+	Clients int64        `json:"clients"` // connections
+	Models  []ModelState `json:"models"`
+}
+
+// ConfigState is about the configuration file.
+type ConfigState struct {
+	File   string    `json:"file"`
+	Loaded time.Time `json:"loaded"` // when the version in force was read
+	// Error is why the file's present version is not in force; empty when it is.
+	Error string `json:"error,omitempty"`
+	// NeedsRestart are settings whose new value waits for a restart.
+	NeedsRestart []string `json:"needs_restart,omitempty"`
+}
+
+// ModelState is one model.
+type ModelState struct {
+	Name           string         `json:"name"`
+	ModelID        string         `json:"model_id"`
+	State          string         `json:"state"`
+	Leaving        bool           `json:"leaving,omitempty"`
+	QueuedRequests int            `json:"queued_requests"`
+	QueuedBytes    int64          `json:"queued_bytes"`
+	ETASeconds     float64        `json:"eta_seconds,omitempty"` // until the next replica is ready; 0: unknown or none on its way
+	Replicas       []ReplicaState `json:"replicas"`
+	Failure        *FailureState  `json:"failure,omitempty"`
+	Starts         uint64         `json:"starts"`
+	StartFailures  uint64         `json:"start_failures"`
+	Crashes        uint64         `json:"crashes"`
+	Evictions      uint64         `json:"evictions"`
+}
+
+// ReplicaState is one replica.
+type ReplicaState struct {
+	ID       uint64    `json:"id"`
+	State    string    `json:"state"`
+	Since    time.Time `json:"since"`
+	InFlight int       `json:"in_flight"`
+	Limit    int       `json:"limit,omitempty"`
+	Phase    string    `json:"phase,omitempty"`
+	Percent  float64   `json:"percent,omitempty"`
+	Addr     string    `json:"addr,omitempty"`
+	PID      int       `json:"pid,omitempty"`
+}
+
+// FailureState is a model's last failure, for operators: with the engine's last lines, secrets removed.
+type FailureState struct {
+	Class     string     `json:"class"`
+	Message   string     `json:"message"`
+	Advice    string     `json:"advice,omitempty"`
+	Permanent bool       `json:"permanent"`
+	At        time.Time  `json:"at"`
+	RetryAt   *time.Time `json:"retry_at,omitempty"`
+	Lines     []string   `json:"lines,omitempty"`
+}
+
+// State is a snapshot.
+func (a *App) State() State {
+	a.mu.Lock()
+	s := State{
+		Version: a.opts.Version, Started: a.started, BaseURL: a.BaseURL(), Clients: a.gateway.Connections(),
+		Config: ConfigState{File: a.config.Source, Loaded: a.loaded, Error: a.configError, NeedsRestart: a.needsRestart},
+	}
+	models := make([]*model, 0, len(a.config.Models))
+	for i := range a.config.Models {
+		models = append(models, a.models[a.config.Models[i].Name])
+	}
+	models = append(models, a.leaving...)
+	a.mu.Unlock()
+	for _, m := range models {
+		s.Models = append(s.Models, m.state())
+	}
+	return s
+}
+
+func (m *model) state() ModelState {
+	status := m.activator.Status()
+	s := ModelState{
+		Name: m.name, ModelID: m.id, State: status.State.String(), Leaving: status.Leaving,
+		QueuedRequests: status.QueuedRequests, QueuedBytes: status.QueuedBytes, ETASeconds: status.ETA.Seconds(),
+		Replicas: []ReplicaState{},
+		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions,
+	}
+	for _, r := range status.Replicas {
+		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent}
+		if i, ok := r.Instance.(*instance); ok {
+			rs.Addr = i.Endpoint().Addr
+			if p, ok := i.replica.(interface{ PID() int }); ok {
+				rs.PID = p.PID()
+			}
+		}
+		s.Replicas = append(s.Replicas, rs)
+	}
+	if f := status.LastFailure; f != nil {
+		s.Failure = &FailureState{Class: string(failureClass(f.Cause)), Message: f.Cause.Error(), Permanent: f.Permanent, At: f.At}
+		if !f.RetryAt.IsZero() {
+			s.Failure.RetryAt = &f.RetryAt
+		}
+		var known *backends.Failure
+		if errors.As(f.Cause, &known) {
+			s.Failure.Message, s.Failure.Advice, s.Failure.Lines = known.Message, known.Advice, known.Lines
+		}
+	}
+	return s
+}
+
+func failureClass(err error) backends.Class {
+	var f *backends.Failure
+	if errors.As(err, &f) {
+		return f.Class
+	}
+	return "unknown"
+}

@@ -1,0 +1,114 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+
+	"pilotlight/activator"
+)
+
+// telemetry is the one set of instruments: OpenTelemetry's API, read by Prometheus.
+type telemetry struct {
+	provider *sdkmetric.MeterProvider
+	page     http.Handler
+	meter    metric.Meter
+
+	transitions metric.Int64Counter
+	coldStarts  metric.Float64Histogram
+	reloads     metric.Int64Counter
+}
+
+// startBuckets reach from a simulator's start to a large model's first one (facts: 15 minutes and more).
+var startBuckets = []float64{.1, .5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200}
+
+func newTelemetry() (*telemetry, error) {
+	registry := prometheus.NewRegistry()
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
+	if err != nil {
+		return nil, fmt.Errorf("prometheus exporter: %w", err)
+	}
+	t := &telemetry{
+		provider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)),
+		page:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+	}
+	t.meter = t.provider.Meter("pilotlight")
+	var errs [3]error
+	t.transitions, errs[0] = t.meter.Int64Counter("pilotlight.replica.transitions", metric.WithUnit("{transition}"),
+		metric.WithDescription("Changes of replicas' states, by the state entered."))
+	t.coldStarts, errs[1] = t.meter.Float64Histogram("pilotlight.start.duration", metric.WithUnit("s"),
+		metric.WithDescription("Duration of replicas' starts, by result."), metric.WithExplicitBucketBoundaries(startBuckets...))
+	t.reloads, errs[2] = t.meter.Int64Counter("pilotlight.config.reloads", metric.WithUnit("{reload}"),
+		metric.WithDescription("Attempts to reload the configuration, by result."))
+	return t, errors.Join(errs[:]...)
+}
+
+// observer feeds one model's life into the instruments.
+func (t *telemetry) observer(modelID string) activator.Observer {
+	model := attribute.String("gen_ai.request.model", modelID)
+	return activator.Observer{
+		Transition: func(tr activator.Transition) {
+			t.transitions.Add(context.Background(), 1, metric.WithAttributes(model, attribute.String("state", tr.To.String())))
+		},
+		ColdStart: func(c activator.ColdStart) {
+			result := "ready"
+			switch {
+			case errors.Is(c.Err, context.Canceled):
+				result = "cancelled"
+			case c.Err != nil:
+				result = string(failureClass(c.Err))
+			}
+			t.coldStarts.Record(context.Background(), c.Duration.Seconds(), metric.WithAttributes(model, attribute.String("result", result)))
+		},
+	}
+}
+
+// watch adds the gauges that are read at each scrape.
+func (t *telemetry) watch(a *App) error {
+	replicas, err1 := t.meter.Int64ObservableGauge("pilotlight.replicas", metric.WithUnit("{replica}"),
+		metric.WithDescription("Replicas by state."))
+	inFlight, err2 := t.meter.Int64ObservableGauge("pilotlight.replicas.in_flight", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests in flight at replicas."))
+	queue, err3 := t.meter.Int64ObservableGauge("pilotlight.queue.requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that wait for a replica."))
+	bytes, err4 := t.meter.Int64ObservableGauge("pilotlight.queue.size", metric.WithUnit("By"),
+		metric.WithDescription("Bytes of the bodies that wait for a replica."))
+	valid, err5 := t.meter.Int64ObservableGauge("pilotlight.config.valid", metric.WithUnit("1"),
+		metric.WithDescription("1 while the configuration file's present version is the one in force, 0 while an older one is."))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return err
+	}
+	_, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		state := a.State()
+		for _, m := range state.Models {
+			model := attribute.String("gen_ai.request.model", m.ModelID)
+			count := map[string]int64{"starting": 0, "ready": 0, "draining": 0, "stopping": 0, "failed": 0}
+			flying := int64(0)
+			for _, r := range m.Replicas {
+				count[r.State]++
+				flying += int64(r.InFlight)
+			}
+			for s, n := range count {
+				o.ObserveInt64(replicas, n, metric.WithAttributes(model, attribute.String("state", s)))
+			}
+			o.ObserveInt64(inFlight, flying, metric.WithAttributes(model))
+			o.ObserveInt64(queue, int64(m.QueuedRequests), metric.WithAttributes(model))
+			o.ObserveInt64(bytes, m.QueuedBytes, metric.WithAttributes(model))
+		}
+		ok := int64(1)
+		if state.Config.Error != "" {
+			ok = 0
+		}
+		o.ObserveInt64(valid, ok)
+		return nil
+	}, replicas, inFlight, queue, bytes, valid)
+	return err
+}
