@@ -111,7 +111,12 @@ func (d *describer) model(m *Model) {
 			d.line(1, "secret       %s=*** from %s", s.Env, s.File)
 		}
 		d.resources(m.Resources)
-		d.line(1, "scaling      %d to %d replicas, stopped after %s without traffic", m.Activator.Min, m.Activator.Max, m.Activator.ScaledownAfter)
+		if m.Activator.Min == m.Activator.Max {
+			d.line(1, "scaling      %s, always running", count(m.Activator.Max, "replica"))
+		} else {
+			d.line(1, "scaling      %d to %s, stopped after %s without traffic", m.Activator.Min, count(m.Activator.Max, "replica"),
+				m.Activator.ScaledownAfter)
+		}
 	}
 	concurrency := fmt.Sprintf("the engine's own limit, else %d", activator.DefaultConcurrency)
 	if n := m.Activator.Concurrency; n > 0 {
