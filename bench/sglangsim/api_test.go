@@ -1,11 +1,13 @@
 package sglangsim
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestChatStreamTranscript(t *testing.T) {
@@ -321,4 +323,150 @@ func TestBackgroundResponses(t *testing.T) {
 		_, answer = f.get("/v1/responses/" + id)
 		return at(t, parse(t, answer), "status") == "cancelled"
 	})
+}
+
+func TestJSONMode(t *testing.T) {
+	f := serve(t, nil)
+	content := func(text, more string) string {
+		_, answer := f.post("/v1/chat/completions", chatBody(text, more))
+		return at(t, parse(t, answer), "choices", 0, "message", "content").(string)
+	}
+	const object = `,"response_format":{"type":"json_object"}`
+	if got := content(`{"own": 1}`, object); got != `{"own": 1}` {
+		t.Errorf("an echoed document became %s", got)
+	}
+	if got := content("plain", object); got != `{"answer":"plain"}` {
+		t.Errorf("got %s", got)
+	}
+	if status, _ := f.post("/v1/chat/completions", chatBody("x", `,"response_format":{"type":"poem"}`)); status != 400 {
+		t.Errorf("unknown format: %d", status)
+	}
+	if status, _ := f.post("/v1/chat/completions", chatBody("x", `,"response_format":{"type":"json_schema"}`)); status != 400 {
+		t.Errorf("no schema: %d", status)
+	}
+}
+
+func TestCompletionPrompts(t *testing.T) {
+	f := serve(t, nil)
+	for _, c := range []struct {
+		prompt  string
+		choices int
+	}{
+		{`"a"`, 1}, {`["a","b","c"]`, 3}, {`[1,2,3]`, 1}, {`[[1,2],[3]]`, 2}, {`""`, 0}, {`[]`, 0}, {`{}`, 0},
+	} {
+		status, answer := f.post("/v1/completions", `{"model":"m","prompt":`+c.prompt+`,"n":2}`)
+		choices, _ := parse(t, answer)["choices"].([]any)
+		if (status == 200) != (c.choices > 0) || len(choices) != 2*c.choices {
+			t.Errorf("%s: %d, %d choices, want %d", c.prompt, status, len(choices), 2*c.choices)
+		}
+	}
+	_, answer := f.post("/v1/completions", `{"prompt":"ask","max_tokens":2,"echo":true}`)
+	if text := at(t, parse(t, answer), "choices", 0, "text").(string); !strings.HasPrefix(text, "ask") || len(strings.Fields(text)) != 2 {
+		t.Errorf("echoed %q", text)
+	}
+	if status, _ := f.post("/v1/completions", `{"prompt":"ask","n":129}`); status != 400 {
+		t.Errorf("n beyond its bound: %d", status)
+	}
+}
+
+func TestAbortedAnswersSayAbort(t *testing.T) {
+	f := serve(t, slow)
+	const asked = `,"max_tokens":1000`
+	for _, c := range []struct{ path, body, want string }{
+		{"/v1/chat/completions", `{"rid":"r","messages":[{"role":"user","content":"go on"}]` + asked + `}`, `"finish_reason":"abort"`},
+		{"/v1/completions", `{"rid":"r","prompt":"go on"` + asked + `}`, `"finish_reason":"abort"`},
+		{"/v1/completions", `{"rid":"r","prompt":"go on","stream":true` + asked + `}`, `"finish_reason":"abort"`},
+		{"/generate", `{"rid":"r","text":"go on","sampling_params":{"max_new_tokens":1000}}`, `"type":"abort"`},
+		{"/generate", `{"rid":"r","text":"go on","stream":true,"sampling_params":{"max_new_tokens":1000}}`, `"type":"abort"`},
+		{"/v1/responses", `{"rid":"r","input":"go on"}`, `"status":"cancelled"`},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			before := f.Stats().GeneratedTokens
+			answer := make(chan string, 1)
+			go func() {
+				_, body, err := f.do(context.Background(), "POST", c.path, c.body)
+				if err != nil {
+					body = err.Error()
+				}
+				answer <- body
+			}()
+			f.eventually("running", func() bool { return f.Stats().GeneratedTokens > before })
+			f.post("/abort_request", `{"rid":"r"}`)
+			if got := <-answer; !strings.Contains(got, c.want) {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestShortWorkTakesItsPlace(t *testing.T) {
+	f := serve(t, func(o *Options) { o.IsEmbedding, o.TTFT, o.DrainPoll = true, 300*time.Millisecond, 20*time.Millisecond })
+	answered := make(chan int, 1)
+	go func() {
+		status, _, err := f.do(context.Background(), "POST", "/v1/embeddings", `{"input":"x"}`)
+		if err != nil {
+			status = 0
+		}
+		answered <- status
+	}()
+	f.eventually("running", func() bool { return f.Stats().Running == 1 })
+	f.Drain()
+	if status := <-answered; status != 200 {
+		t.Errorf("the drain did not wait: %d", status)
+	}
+	f.end(ErrDrained)
+	if v := f.Stats(); v.Requests != 1 || v.Finished != 1 || v.GeneratedTokens != 0 {
+		t.Errorf("stats %+v", v)
+	}
+}
+
+func TestResponsesThatReachTheirLimit(t *testing.T) {
+	f := serve(t, nil)
+	_, answer := f.post("/v1/responses", `{"model":"m","instructions":"be brief","input":"go","max_output_tokens":3}`)
+	v := parse(t, answer)
+	if v["status"] != "incomplete" || at(t, v, "incomplete_details", "reason") != "max_output_tokens" || v["instructions"] != "be brief" {
+		t.Errorf("got %s", answer)
+	}
+	id := v["id"].(string)
+	if _, again := f.get("/v1/responses/" + id); again != answer {
+		t.Errorf("stored as %s, want %s", again, answer)
+	}
+	if status, _ := f.post("/v1/responses", `{"model":"m","input":"go","previous_response_id":"resp_other"}`); status != 404 {
+		t.Errorf("unknown previous response: %d", status)
+	}
+	if status, _ := f.post("/v1/responses", `{"model":"m","input":"go","previous_response_id":"`+id+`"}`); status != 200 {
+		t.Errorf("known previous response: %d", status)
+	}
+	_, body := f.post("/v1/responses", `{"model":"m","input":"go","max_output_tokens":3,"stream":true}`)
+	if !strings.Contains(body, "event: response.incomplete\n") || strings.Contains(body, "[DONE]") {
+		t.Errorf("got %s", body)
+	}
+}
+
+func TestSmallRoutes(t *testing.T) {
+	f := serve(t, nil)
+	for path, want := range map[string]string{"/": `"SGLang is running"`, "/ping": "", "/freeze_gc": ""} {
+		if status, body := f.get(path); status != 200 || body != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if _, body := f.get("/get_load"); !strings.Contains(body, `"num_reqs":0`) {
+		t.Errorf("/get_load: %s", body)
+	}
+	if status, _ := f.post("/update_weight_version", `{"new_version":"9"}`); status != 200 || f.metadata()["weight_version"] != "9" {
+		t.Errorf("weight version: %d, %v", status, f.metadata())
+	}
+	_, body := f.post("/tokenize", `{"prompt":["ab","c"]}`)
+	if v := parse(t, body); len(v["tokens"].([]any)) != 2 {
+		t.Errorf("a batch of prompts: %s", body)
+	}
+	if _, body := f.post("/tokenize", `{"messages":[{"role":"user","content":"x"}]}`); parse(t, body)["count"].(float64) < 1 {
+		t.Errorf("messages: %s", body)
+	}
+	if _, body := f.post("/detokenize", `{"tokens":`+string(marshal([][]int{encodeTokens("ab"), encodeTokens("c")}))+`}`); body != `{"text":["ab","c"]}` {
+		t.Errorf("a batch of tokens: %s", body)
+	}
+	if status, _ := f.post("/detokenize", `{"tokens":[7]}`); status != 400 {
+		t.Errorf("an unknown token: %d", status)
+	}
 }

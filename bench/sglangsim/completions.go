@@ -33,6 +33,7 @@ func prompts(raw json.RawMessage) ([]string, error) {
 	case json.Unmarshal(raw, &ids) == nil:
 		return []string{spell(ids)}, nil
 	case json.Unmarshal(raw, &lists) == nil:
+		many = nil // what an attempt above left
 		for _, ids := range lists {
 			many = append(many, spell(ids))
 		}

@@ -88,6 +88,18 @@ func TestEnvironmentMakesHealthInstant(t *testing.T) {
 	}
 }
 
+func TestEnvironmentSetsTimes(t *testing.T) {
+	env := map[string]string{"SGLANG_TIMEOUT_KEEP_ALIVE": "75", "SGLANG_HEALTH_CHECK_TIMEOUT": "3"}
+	o, err := ParseArgs([]string{"--model-path", "M"}, func(name string) string { return env[name] })
+	if err != nil || o.KeepAlive != 75*time.Second || o.HealthTimeout != 3*time.Second {
+		t.Errorf("got %v, %v, %v", o.KeepAlive, o.HealthTimeout, err)
+	}
+	env["SGLANG_TIMEOUT_KEEP_ALIVE"] = "long"
+	if _, err := ParseArgs([]string{"--model-path", "M"}, func(name string) string { return env[name] }); err == nil {
+		t.Error("a bad number was taken")
+	}
+}
+
 func TestConfigFileComesBeforeTheCommandLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.yaml")
 	if err := os.WriteFile(file, []byte("model-path: M\nport: 7\ntp-size: 2\nenable_memory_saver: true\nis-embedding: false\n"), 0o600); err != nil {

@@ -117,6 +117,15 @@ func TestCrashes(t *testing.T) {
 		f := serve(t, func(o *Options) { o.Faults.CrashAfter = 50 * time.Millisecond })
 		f.end(ErrDied)
 	})
+	t.Run("at once", func(t *testing.T) {
+		f := serve(t, slow)
+		resp := f.open(t.Context(), longChat)
+		f.Crash()
+		if _, err := io.ReadAll(resp.Body); err == nil {
+			t.Error("the stream ended well")
+		}
+		f.end(ErrDied)
+	})
 	t.Run("after tokens", func(t *testing.T) {
 		f := serve(t, func(o *Options) { slow(o); o.Faults.CrashTokens = 3 })
 		resp := f.open(t.Context(), longChat)

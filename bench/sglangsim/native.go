@@ -163,8 +163,10 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 	}
 	var ids []int
 	var lists [][]int
+	single := false
 	switch {
 	case json.Unmarshal(req.Tokens, &ids) == nil:
+		single = true
 		lists = [][]int{ids}
 	case json.Unmarshal(req.Tokens, &lists) == nil:
 	default:
@@ -180,7 +182,7 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 		}
 		texts = append(texts, text)
 	}
-	if ids != nil {
+	if single {
 		writeJSON(w, http.StatusOK, map[string]string{"text": texts[0]})
 		return
 	}

@@ -107,6 +107,9 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// mostChoices is a bound of the simulator's own, OpenAI's.
+const mostChoices = 128
+
 // check applies SGLang's ranges.
 func (p *sampling) check() error {
 	outside := func(v *float64, low, high float64, openLow bool) bool {
@@ -117,6 +120,8 @@ func (p *sampling) check() error {
 		return badRequest("max_tokens must be positive")
 	case p.N != nil && *p.N < 1:
 		return badRequest("n must be at least 1, got %d.", *p.N)
+	case p.count() > mostChoices:
+		return badRequest("n must be at most %d, got %d.", mostChoices, *p.N)
 	case p.Temperature != nil && *p.Temperature < 0:
 		return badRequest("temperature must be non-negative, got %v.", *p.Temperature)
 	case outside(p.TopP, 0, 1, true):

@@ -5,10 +5,17 @@ import (
 	"math"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
-// schemaDepth bounds nesting, since a schema may refer to itself.
-const schemaDepth = 24
+const (
+	// schemaDepth bounds nesting, since a schema may refer to itself.
+	schemaDepth = 24
+	// schemaValues bounds a document, since it may do so more than once.
+	schemaValues = 5000
+	// schemaText bounds one string, in bytes.
+	schemaText = 1 << 16
+)
 
 // document makes a value that satisfies a simple JSON schema: object, array, string, number, integer, boolean, null, enum,
 // const, anyOf/oneOf/allOf (first branch), local $ref, minItems, minimum, maximum, minLength. Every property is given, since
@@ -26,6 +33,7 @@ type documenter struct {
 	root  map[string]any
 	words []string
 	used  int
+	made  int // values so far
 }
 
 func (d *documenter) word() string {
@@ -38,7 +46,7 @@ func (d *documenter) word() string {
 
 func (d *documenter) value(schema any, name string, depth int) any {
 	s, ok := schema.(map[string]any)
-	if !ok || depth > schemaDepth {
+	if d.made++; !ok || depth > schemaDepth || d.made > schemaValues {
 		return nil
 	}
 	if ref, ok := s["$ref"].(string); ok {
@@ -77,12 +85,12 @@ func (d *documenter) value(schema any, name string, depth int) any {
 		}
 		return out
 	case "array":
-		n := max(1, int(number(s["minItems"], 1)))
+		n := int(max(1, min(number(s["minItems"], 1), schemaValues)))
 		if s["items"] == nil && s["prefixItems"] == nil || number(s["maxItems"], 1) < 1 {
 			return []any{}
 		}
-		out := make([]any, 0, min(n, 1000))
-		for range min(n, 1000) {
+		out := []any{}
+		for range n {
 			out = append(out, d.value(s["items"], name, depth+1))
 		}
 		return out
@@ -96,11 +104,11 @@ func (d *documenter) value(schema any, name string, depth int) any {
 		return nil
 	default:
 		text := d.word()
-		for float64(len(text)) < number(s["minLength"], 0) {
+		for float64(len(text)) < min(number(s["minLength"], 0), schemaText) {
 			text += " " + d.word()
 		}
-		if limit := int(number(s["maxLength"], float64(len(text)))); len(text) > limit {
-			text = text[:limit]
+		if limit := number(s["maxLength"], schemaText); float64(len(text)) > limit {
+			text = strings.ToValidUTF8(text[:int(max(limit, 0))], "")
 		}
 		return text
 	}
@@ -140,16 +148,9 @@ func (d *documenter) resolve(ref string) any {
 func names(prompt string) []string {
 	var out []string
 	for i, word := range strings.FieldsFunc(prompt, func(r rune) bool { return !unicode.IsLetter(r) && r != '-' }) {
-		if first, _ := firstRune(word); i > 0 && unicode.IsUpper(first) {
+		if first, _ := utf8.DecodeRuneInString(word); i > 0 && unicode.IsUpper(first) {
 			out = append(out, word)
 		}
 	}
 	return out
-}
-
-func firstRune(s string) (rune, bool) {
-	for _, r := range s {
-		return r, true
-	}
-	return 0, false
 }

@@ -115,9 +115,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return s.deadErr
 }
 
-// ServeHTTP answers one request without Serve, for tests that want no socket. The warm-up does not run by itself.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
-
 // shutdown closes the listener, waits for open answers and ends the server.
 func (s *Server) shutdown() {
 	s.httpMu.Lock()
