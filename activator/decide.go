@@ -50,7 +50,7 @@ func (m *machine) recover(now moment) {
 		}
 	}
 	if m.failure.hopeless(now) && !m.live() {
-		m.giveUpAll(now)
+		m.giveUpAll()
 	}
 }
 

@@ -153,7 +153,7 @@ func (m *machine) startFailed(s *slot, e event, now moment) {
 	m.become(s, Failed, now, "start failed")
 	m.forget(s)
 	if !m.live() {
-		m.giveUpAll(now)
+		m.giveUpAll()
 	}
 }
 
@@ -164,7 +164,7 @@ func (m *machine) fail(e event, permanent bool, now moment) {
 	m.failure.retryAt = now + m.backoff(m.failure.count, e.jitter)
 }
 
-func (m *machine) giveUpAll(now moment) {
+func (m *machine) giveUpAll() {
 	for t := m.queue.next(); t != nil; t = m.queue.next() {
 		m.queue.dispatched(t)
 		// The owner, who knows the model's name, makes a *StartFailedError of the nil.

@@ -204,7 +204,7 @@ func (w *world) apply(a action) {
 		w.left.adopt--
 		// As owner.prepare: only what will be taken becomes an instance.
 		if id := w.core.nextID; w.core.freeSlot() >= 0 && w.core.leaving == staying && w.ownerIdle() && len(w.mail) == 0 {
-			w.procs = append(w.procs, proc{id: id, slot: w.core.freeSlot(), alive: true, foreign: true, devices: w.sc.ledger})
+			w.procs = append(w.procs, proc{id: id, spec: w.core.spec, slot: w.core.freeSlot(), alive: true, foreign: true, devices: w.sc.ledger})
 			w.stepOn(event{kind: evAdopt, id: id})
 			w.private()
 		}
@@ -452,6 +452,20 @@ func (w *world) checkQuiet() {
 	if waiting != w.queued || waiting != w.core.queue.len() {
 		w.fail("I5: %d requests wait, %d are counted, %d queued", waiting, w.queued, w.core.queue.len())
 	}
+	for i := range w.procs {
+		p := &w.procs[i]
+		s := w.core.byID(p.id)
+		switch {
+		case s == nil:
+			w.fail("I11: replica %d is nobody's", p.id)
+		case p.exited && (s.state == Ready || s.state == Draining):
+			w.fail("crash: that of replica %d was overlooked", p.id)
+		case s.state == Ready && p.spec != w.core.spec:
+			w.fail("update: replica %d of the old spec is open", p.id)
+		case s.cancelled && p.op != workNone && !p.cancelled && p.op != workStop:
+			w.fail("cancel: the start of replica %d was not told to end", p.id)
+		}
+	}
 	if waiting == 0 {
 		return
 	}
@@ -648,7 +662,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		p := &w.procs[i]
 		label(p.id)
 		u8(uint8(p.op))
-		bit(p.cancelled, p.alive, p.exited, p.asleep, p.foreign, p.devices)
+		bit(p.cancelled, p.alive, p.exited, p.asleep, p.foreign, p.devices, p.spec == c.spec)
 	}
 	u8(0xfa)
 	for r := range w.threads {

@@ -62,6 +62,7 @@ type proc struct {
 	asleep    bool
 	foreign   bool // requests that the machine does not know may be in flight
 	devices   bool
+	spec      uint64 // that it was started with
 }
 
 type pc uint8
@@ -457,6 +458,9 @@ func (w *world) grantStep() {
 			end(grantGone)
 			return
 		}
+		if t.pc != pcWait {
+			w.fail("I6: a cancelled request was granted")
+		}
 		t.ticket = ticketGranted
 		t.gate = a.gate
 		t.pc = pcServed
@@ -543,7 +547,7 @@ func (w *world) begin(f effect) {
 		if op == workLaunch && w.sc.ledger && !p.devices {
 			w.fail("devices: replica %d launched without", f.id)
 		}
-		p.op = op
+		p.op, p.spec = op, w.core.spec
 		if len(w.procs) > w.sc.config.Max {
 			w.fail("I12: %d replicas, at most %d allowed", len(w.procs), w.sc.config.Max)
 		}
