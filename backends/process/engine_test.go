@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"pilotlight/backends"
+	"pilotlight/bench/sglangsim"
 )
 
 // fakeVar tells the test binary to be an engine instead, as its value says.
@@ -47,7 +49,13 @@ type fake struct {
 }
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv(fakeVar); text != "" {
+	switch text := os.Getenv(fakeVar); text {
+	case "":
+	case "simulator":
+		os.Exit(sglangsim.Run(context.Background(), sglangsim.Process{
+			Args: os.Args[1:], Getenv: os.Getenv, Stdout: os.Stdout, Stderr: os.Stderr, Executable: os.Args[0],
+		}))
+	default:
 		var f fake
 		if err := json.Unmarshal([]byte(text), &f); err != nil {
 			panic(err)
@@ -55,8 +63,12 @@ func TestMain(m *testing.M) {
 		os.Exit(f.run())
 	}
 	if len(os.Args) == 2 && os.Args[1] == "fake-grandchild" {
-		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
-		time.Sleep(time.Hour)
+		// A signal is none of its business, and it tells.
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+		for s := range signals {
+			fmt.Println("grandchild got", s)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -75,6 +87,7 @@ func (f fake) run() int {
 		c := exec.Command(os.Args[0], "fake-grandchild")
 		c.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return len(e) > len(fakeVar) && e[:len(fakeVar)] == fakeVar })
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: f.Escape}
+		c.Stdout = os.Stdout
 		if err := c.Start(); err != nil {
 			fmt.Println("grandchild:", err)
 			return 99

@@ -215,13 +215,15 @@ func stateFailure(err error) *backends.Failure {
 	}
 }
 
+const tempPrefix = "pl-"
+
 // shortTempDir makes a launch's TMPDIR. Engines make unix sockets in it, whose paths may have 107 bytes.
 func shortTempDir() (string, error) {
 	base := os.TempDir()
 	if len(base) > 40 {
 		base = "/tmp"
 	}
-	dir, err := os.MkdirTemp(base, "pl-")
+	dir, err := os.MkdirTemp(base, tempPrefix)
 	if err != nil {
 		return "", fmt.Errorf("temporary folder: %w", err)
 	}

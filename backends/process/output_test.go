@@ -223,3 +223,25 @@ func TestRotationUnderABusyEngine(t *testing.T) {
 		t.Errorf("got %d lines", len(got))
 	}
 }
+
+// However the bytes are cut into reads, the lines are the same.
+func FuzzOutputFragments(f *testing.F) {
+	f.Add("a\r\nb\n\r 1%\r 2%\nc", uint8(1))
+	f.Add("\u00e4\n\xff\r\r\n\n", uint8(2))
+	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		read := func(size int) (told, kept []string) {
+			o := &output{redact: func(s string) string { return s }, line: func(s string) { told = append(told, s) }}
+			for b := []byte(text); len(b) > 0; {
+				n := min(size, len(b))
+				o.split(b[:n])
+				b = b[n:]
+			}
+			return told, o.tail(ringLines)
+		}
+		told, kept := read(max(1, int(size)))
+		wantTold, wantKept := read(len(text) + 1)
+		if !slices.Equal(told, wantTold) || !slices.Equal(kept, wantKept) {
+			t.Errorf("in pieces of %d: told %q, kept %q; want %q, %q", size, told, kept, wantTold, wantKept)
+		}
+	})
+}

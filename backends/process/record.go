@@ -145,7 +145,10 @@ func (d *Driver) sweepStale() error {
 				return err
 			}
 			if err := kin.sweep(ctx); err != nil {
-				return fmt.Errorf("replica %s of an earlier gateway: %w", r.name(), err)
+				// What a device driver holds must not keep the gateway from starting; the next one tries again.
+				d.logger.Error("a replica of an earlier gateway does not end",
+					"model", r.Model, "replica", r.ID, "pid", r.PID, "error", err)
+				continue
 			}
 			if len(left) > 0 {
 				d.logger.Warn("killed a replica of an earlier gateway",
@@ -162,7 +165,8 @@ func (d *Driver) sweepStale() error {
 // erase removes a replica's temporary folder and its record. The log stays.
 func (d *Driver) erase(r *Record) error {
 	var err error
-	if r.TempDir != "" {
+	// The name is checked because what a file says is not worth the removal of any other folder.
+	if strings.HasPrefix(filepath.Base(r.TempDir), tempPrefix) {
 		err = os.RemoveAll(r.TempDir)
 	}
 	if gone := os.Remove(d.recordPath(r.name())); !errors.Is(gone, fs.ErrNotExist) {
