@@ -470,3 +470,31 @@ func TestSmallRoutes(t *testing.T) {
 		t.Errorf("an unknown token: %d", status)
 	}
 }
+
+func TestNoBodyBreaksARoute(t *testing.T) {
+	f := serve(t, func(o *Options) { o.EmbedAndGenerate = true })
+	bodies := []string{
+		``, `null`, `[]`, `"x"`, `0`, `{}`, `{`, "\xff", `{"messages":null}`, `{"messages":[null]}`, `{"messages":[{}]}`, `{"messages":{}}`,
+		`{"messages":[{"role":"user","content":[{"type":"text"}]}],"tools":[{}],"tool_choice":"required"}`,
+		`{"messages":[{"role":"user","content":{}}],"prompt":{},"input":{},"tokens":{},"query":{},"items":{},"documents":{}}`,
+		`{"prompt":[[]],"input":[[]],"tokens":[[]],"query":[[]],"items":[[]],"text":"","input_ids":[]}`,
+		`{"prompt":[-1],"input":[-1],"tokens":[-1,99999999999],"input_ids":[-1],"query":"q","items":"i","documents":[""]}`,
+		`{"prompt":"x","max_tokens":-5,"n":-5,"input":"x","dimensions":-1,"max_output_tokens":-1,"text":"x","sampling_params":{"max_new_tokens":-1}}`,
+		`{"prompt":"x","n":0,"stop":7,"rid":7,"input":"x","encoding_format":"morse","text":"x"}`,
+		`{"prompt":"x","stop":["",""],"stream_options":{},"stream":true,"input":"x","top_n":-1,"query":"q","documents":["d"],"items":[""],"label_token_ids":[]}`,
+		`{"messages":[{"role":"user","content":"echo: "}],"prompt":"echo: ","input":"echo: ","text":"echo: ","stream":true}`,
+		`{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"schema":[]}}}`,
+		`{"prompt":"x","json_schema":"{"}`, `{"input":[{"role":"king"},{"type":"function_call_output","output":7}]}`,
+	}
+	for path, rt := range f.routes() {
+		if rt.methods["POST"] == nil || rt.admin {
+			continue
+		}
+		for _, body := range bodies {
+			status, answer, err := f.do(t.Context(), "POST", path, body, "Content-Type", "application/json")
+			if err != nil || status >= 500 {
+				t.Errorf("%s with %s: %d %s %v", path, body, status, answer, err)
+			}
+		}
+	}
+}

@@ -39,7 +39,7 @@ const traceback = "Traceback (most recent call last):\n  File \"<frozen runpy>\"
 
 // Run is the whole program: it parses, goes through the phases of the start, serves, and returns the exit code. Often it does not
 // return, because SGLang ends by signals: default death by SIGTERM before the port is bound, SIGKILL of itself after a drain or a
-// crash. It takes over SIGTERM, SIGINT and SIGQUIT of the process.
+// crash. It takes over SIGTERM, SIGINT, SIGQUIT and SIGPIPE of the process. When ctx ends it returns 0, or 1 if it did not serve yet.
 func Run(ctx context.Context, p Process) int {
 	start := time.Now()
 	if len(p.Args) == 1 && p.Args[0] == childFlag {
@@ -90,10 +90,12 @@ func Run(ctx context.Context, p Process) int {
 	quit := make(chan os.Signal, 1)
 	signal.Notify(quit, unix.SIGQUIT)
 	defer signal.Stop(quit)
-	bound := make(chan struct{})
-	go func() { // ends with bound; before, only with the process
+	bound, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	go func() { // until the port is bound; then serveProcess looks after signals
 		select {
 		case <-bound:
+		case <-over:
 		case <-quit:
 			s.log.main("Received sigquit from a child process. It usually means the child failed.")
 			kill()
@@ -105,15 +107,16 @@ func Run(ctx context.Context, p Process) int {
 	}
 	marks := o.timeline(os.Getpid())
 	if fault != nil && fault.mode != failWarmup {
-		return failStart(fault, &o, marks, start, s.log, kill)
+		return failStart(ctx, fault, &o, marks, start, s.log, kill)
 	}
-	play(marks, start, s.log)
-	time.Sleep(o.Start.Total() - o.Start.Warmup - time.Since(start))
+	if !play(ctx, marks, start, s.log) || !rest(ctx, o.Start.Total()-o.Start.Warmup-time.Since(start)) {
+		return 1
+	}
 	return s.serveProcess(ctx, quit, bound, kill)
 }
 
 // failStart prints what comes before the failure, and the failure.
-func failStart(f *startFailure, o *Options, marks []mark, start time.Time, l *logger, kill func()) int {
+func failStart(ctx context.Context, f *startFailure, o *Options, marks []mark, start time.Time, l *logger, kill func()) int {
 	n := slices.IndexFunc(marks, func(m mark) bool { return strings.HasPrefix(m.text, f.until) })
 	at := marks[n].at
 	if f.until == "" {
@@ -125,11 +128,13 @@ func failStart(f *startFailure, o *Options, marks []mark, start time.Time, l *lo
 			n = len(marks)
 		}
 	}
-	play(marks[:n], start, l)
-	time.Sleep(at - time.Since(start))
+	if !play(ctx, marks[:n], start, l) || !rest(ctx, at-time.Since(start)) {
+		return 1
+	}
 	switch {
 	case f.hang:
-		select {}
+		<-ctx.Done()
+		return 1
 	case f.sched:
 		l.ranks("Scheduler hit an exception: Traceback (most recent call last):\n  File \"site-packages/sglang/srt/managers/scheduler.py\", line 3071, in run_scheduler_process\n    scheduler = Scheduler(\n%s\n", f.text)
 		l.main("Received sigquit from a child process. It usually means the child failed.")

@@ -409,6 +409,25 @@ func TestProgramsChildrenOutliveIt(t *testing.T) {
 	p.until("swept", func() bool { return len(children()) == 0 })
 }
 
+func TestRunEndsWithItsContextWhileStarting(t *testing.T) {
+	for _, args := range [][]string{{"--sim-start", "1h"}, {"--sim-fail", "hang"}, {"--sim-fail", "oom", "--sim-fail-after", "1h"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		code := make(chan int, 1)
+		go func() {
+			code <- Run(ctx, Process{Args: append(args, "--model-path", "M", "--port", "0"), Stdout: io.Discard, Stderr: io.Discard, Kill: func() { panic("BUG: killed") }})
+		}()
+		cancel()
+		select {
+		case got := <-code:
+			if got != 1 {
+				t.Errorf("%v: exit code %d, want 1", args, got)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%v: goes on", args)
+		}
+	}
+}
+
 func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out syncBuffer

@@ -2,6 +2,7 @@ package sglangsim
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -132,14 +133,17 @@ func graphBar(n, total int, elapsed time.Duration) string {
 	return fmt.Sprintf("%3d%%|%s| %d/%d %s", int(float64(100*n)/float64(total)+0.5), bar, n, total, barTimes(n, total, elapsed))
 }
 
-// play prints the marks when their time comes, counted from exec at. Marks of the same moment are one write.
-func play(marks []mark, start time.Time, l *logger) {
+// play prints the marks when their time comes, counted from start, and tells whether it came to the end before ctx did. Marks
+// of the same moment are one write.
+func play(ctx context.Context, marks []mark, start time.Time, l *logger) bool {
 	w := bufio.NewWriterSize(rawWriter{l}, 1<<16)
 	buffered := &logger{tp: l.tp, now: l.now, out: w, err: w}
 	for _, m := range marks {
 		if d := m.at - time.Since(start); d > 0 {
 			_ = w.Flush() // see logger.raw
-			time.Sleep(d)
+			if !rest(ctx, d) {
+				return false
+			}
 		}
 		switch m.kind {
 		case markMain:
@@ -151,6 +155,19 @@ func play(marks []mark, start time.Time, l *logger) {
 		}
 	}
 	_ = w.Flush() // see logger.raw
+	return true
+}
+
+// rest waits for d and tells whether it passed before ctx ended.
+func rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // rawWriter is a logger's stderr as a writer.

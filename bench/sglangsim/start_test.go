@@ -79,7 +79,9 @@ func TestStartPrintsWhatWasRecorded(t *testing.T) {
 	}
 	var out bytes.Buffer
 	l := newLogger(nil, &out, 1)
-	play(o.timeline(1623), time.Now().Add(-time.Hour), l)
+	if !play(t.Context(), o.timeline(1623), time.Now().Add(-time.Hour), l) {
+		t.Error("it did not come to the end")
+	}
 	likeRecording(t, out.String(), "Application startup complete")
 }
 
@@ -112,7 +114,7 @@ func TestSchedulersNameThemselvesWhenThereAreSeveral(t *testing.T) {
 	o := Defaults()
 	o.TPSize = 2
 	var out bytes.Buffer
-	play(o.timeline(1), time.Now(), newLogger(nil, &out, 2))
+	play(t.Context(), o.timeline(1), time.Now(), newLogger(nil, &out, 2))
 	for _, want := range []string{" TP0] Load weight begin", " TP1] Load weight begin", "] INFO:     Started server process"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q", want)
