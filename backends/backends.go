@@ -74,7 +74,9 @@ type Spec struct {
 
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.
 func (s *Spec) Hash() string {
-	b, err := json.Marshal(s) // maps are marshalled in key order
+	same := *s
+	same.StartTimeout = 0 // how long somebody waits for it does not make another replica
+	b, err := json.Marshal(same) // maps are marshalled in key order
 	if err != nil {
 		panic("BUG: a spec holds only plain values: " + err.Error())
 	}

@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"pilotlight/internal/config"
 )
 
 // Exit codes.
@@ -47,8 +49,13 @@ func main() {
 	if err == nil {
 		os.Exit(exitOK)
 	}
-	fmt.Fprintln(os.Stderr, "pilotlight:", err)
 	var usage usageError
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprintln(os.Stderr, problems) // one file:line: … each, as editors and CI read it
+	} else {
+		fmt.Fprintln(os.Stderr, "pilotlight:", err)
+	}
 	if errors.As(err, &usage) {
 		os.Exit(exitUsage)
 	}
