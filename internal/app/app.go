@@ -191,13 +191,15 @@ func (a *App) Retry(name string) bool {
 
 // addModel starts a model's activator.
 func (a *App) addModel(c *config.Model) error {
-	// Replicas of a model that was removed and added again must not share ids, which name records and logs.
-	generation := a.generation[c.Name]
+	// Ids name records and logs. A model that was removed and is added again may still have replicas that
+	// drain, and may yet start some for requests that waited: the new ones begin at a distance.
+	const distance = 1000
+	first := a.process.LastID(c.Name) + 1 + distance*a.generation[c.Name]
 	a.generation[c.Name]++
 	act, err := activator.New(activator.Options{
 		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c), SpecHash: c.Spec.Hash(),
 		Totals: a.totals, Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
-		FirstID: uint64(a.started.Unix()%1_000_000)*1000 + generation*100_000_000_000 + 1,
+		FirstID: first,
 	})
 	if err != nil {
 		return fmt.Errorf("model %s: %w", c.Name, err)
