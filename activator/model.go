@@ -90,8 +90,11 @@ func New(o Options) (*Model, error) {
 // Name is the model's name.
 func (m *Model) Name() string { return m.name }
 
-// now is the time since the model was made, and never 0, so that 0 can mean never.
-func (m *Model) now() moment { return max(1, time.Since(m.base)) }
+// now is the time since the model was made, and a nanosecond, so that 0 can mean never.
+func (m *Model) now() moment { return time.Since(m.base) + 1 }
+
+// at is the moment as wall clock time.
+func (m *Model) at(t moment) time.Time { return m.base.Add(t - 1) }
 
 // poke makes the owner look again. Pokes that it has not read yet are one.
 func (m *Model) poke() {

@@ -138,7 +138,7 @@ func (m *Model) Status() Status {
 	}
 	for _, r := range v.replicas {
 		status := r.ReplicaStatus
-		status.Since = m.base.Add(r.since)
+		status.Since = m.at(r.since)
 		if r.gate != nil {
 			status.InFlight = r.gate.load().inFlight()
 		}
@@ -148,9 +148,9 @@ func (m *Model) Status() Status {
 		s.Replicas = append(s.Replicas, status)
 	}
 	if f := v.failure; f.cause != nil {
-		s.LastFailure = &FailureStatus{Cause: f.cause, At: m.base.Add(f.at), Permanent: f.permanent, Count: f.count}
+		s.LastFailure = &FailureStatus{Cause: f.cause, At: m.at(f.at), Permanent: f.permanent, Count: f.count}
 		if f.retryAt > now && !f.permanent {
-			s.LastFailure.RetryAt = m.base.Add(f.retryAt)
+			s.LastFailure.RetryAt = m.at(f.retryAt)
 		}
 	}
 	return s
