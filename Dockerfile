@@ -1,4 +1,4 @@
-# The gateway alone, as one static binary: about 20 MB, no shell, no package manager, no root.
+# The gateway alone, as one static binary: about 15 MB, no shell, no package manager, no root.
 #
 #   docker build -t pilotlight .
 #   docker run -p 8000:8000 -v ./pilotlight.yaml:/etc/pilotlight/pilotlight.yaml:ro pilotlight
