@@ -24,7 +24,7 @@ type command struct {
 const maxOutput = 16 << 10
 
 // run runs c in a process group of its own and returns its output, of which the end is kept. When ctx ends, the
-// whole group is killed: pip starts helpers of its own.
+// whole group is killed: pip starts processes of its own.
 func run(ctx context.Context, c command) (string, error) {
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Env, cmd.Dir = c.env, c.dir
@@ -36,7 +36,7 @@ func run(ctx context.Context, c command) (string, error) {
 		}
 		return err
 	}
-	// A helper that outlives its parent and holds the output open must not hold us.
+	// A child that outlives its parent and holds the output open must not hold us.
 	cmd.WaitDelay = 5 * time.Second
 	if c.inherit != nil {
 		cmd.ExtraFiles = []*os.File{c.inherit}

@@ -96,7 +96,7 @@ func TestRunKeepsTheEndOfTheOutput(t *testing.T) {
 	}
 }
 
-// pip starts helpers: none may live on after a cancelled step.
+// pip starts processes of its own: none may live on after a cancelled step.
 func TestRunKillsTheWholeGroup(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	file := filepath.Join(t.TempDir(), "alive")
@@ -117,6 +117,6 @@ func TestRunKillsTheWholeGroup(t *testing.T) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	if _, err := os.Stat(file); err == nil {
-		t.Error("the helper lived on")
+		t.Error("the child lived on")
 	}
 }

@@ -212,6 +212,14 @@ func (b *builder) build(ctx context.Context) (*Env, error) {
 	if err := b.step(ctx, step, b.venv(), command{argv: create, env: env}); err != nil {
 		return nil, err
 	}
+	if !base.ensurepip {
+		if _, err := run(ctx, command{argv: append(pip, "--version"), env: env}); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, &MissingError{What: "the ensurepip module of Python", Found: base.path + " is " + base.version + ", its pip is too old to do without", Fix: fixVenv}
+		}
+	}
 	if err := b.download(ctx, pip, env, tmp); err != nil {
 		return nil, err
 	}

@@ -183,6 +183,39 @@ func TestEnsureSaysWhatFailed(t *testing.T) {
 	}
 }
 
+// Debian's Python without python3-venv has no ensurepip, but the machine may have a pip that can fill other environments.
+func TestEnsureWithoutEnsurepip(t *testing.T) {
+	needPython(t)
+	real, err := exec.LookPath("python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := func(pip string) string {
+		path := filepath.Join(t.TempDir(), "python3")
+		text := "#!/bin/sh\ncase \"$*\" in\n*importlib.util*) echo 3.11.0 venv pip;;\n*'-m pip'*) " + pip + ";;\n*) exec " + real + " \"$@\";;\nesac\n"
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	opts := options(t, wheel(t))
+	opts.Python = fake("echo 'no such option: --python' >&2; exit 2")
+	var missing *venv.MissingError
+	if _, err := venv.Ensure(t.Context(), opts); !errors.As(err, &missing) || !strings.Contains(err.Error(), "python3-venv") {
+		t.Errorf("got %v with an old pip, want a MissingError that names python3-venv", err)
+	}
+	if out, err := exec.Command(real, "-I", "-m", "pip", "--python", real, "--version").CombinedOutput(); err != nil {
+		t.Logf("this machine's own pip is too old for the second half: %s", out)
+		return
+	}
+	opts.Python = fake("exec " + real + " \"$@\"")
+	env, err := venv.Ensure(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	works(t, env)
+}
+
 func TestLockWaitsAndCanBeGivenUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := venv.Lock(t.Context(), path, nil)
