@@ -137,11 +137,8 @@ func (d *Driver) start(spec *backends.Spec, id uint64) (_ *Replica, _ *startStep
 	}
 	defer func() {
 		if err != nil {
-			if left := d.erase(r.record); left != nil {
+			if left := errors.Join(d.erase(r.record), d.ports.release(r.record.Port)); left != nil {
 				r.logger.Warn("replica that did not start left something behind", "error", left)
-			}
-			if r.record.Port != 0 {
-				d.ports.release(r.record.Port)
 			}
 			d.forget(name)
 			err = stateFailure(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pilotlight/backends/sglang"
@@ -91,18 +92,34 @@ func TestOutputLines(t *testing.T) {
 	}
 }
 
-func TestOutputIsFollowedByItself(t *testing.T) {
-	h := newHeard(t, 1<<20)
-	h.write(t, "a\n")
-	for began := time.Now(); len(h.tail(1)) == 0; time.Sleep(time.Millisecond) {
-		if time.Since(began) > 5*time.Second {
-			t.Fatal("the line was not seen")
+func TestOutputPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeard(t, 1<<20)
+		last := func() string { return strings.Join(h.tail(1), "") }
+		h.write(t, "a\n")
+		time.Sleep(startingPause + 1)
+		synctest.Wait()
+		if got := last(); got != "a" {
+			t.Errorf("got %q while starting, want a", got)
 		}
-	}
-	h.slow()
-	if err := h.close(); err != nil {
-		t.Fatal(err)
-	}
+		h.slow()
+		time.Sleep(startingPause) // the last quick look
+		synctest.Wait()
+		h.write(t, "b\n")
+		time.Sleep(readyPause - 2*startingPause)
+		synctest.Wait()
+		if got := last(); got != "a" {
+			t.Errorf("got %q at once, want a: a ready engine is looked at seldom", got)
+		}
+		time.Sleep(2 * startingPause)
+		synctest.Wait()
+		if got := last(); got != "b" {
+			t.Errorf("got %q, want b", got)
+		}
+		if err := h.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestOutputRing(t *testing.T) {

@@ -8,10 +8,12 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
-// ports hands out ports for engines. One is never given twice while it is in use, and was free a moment
-// before it is given; another program can still take it before the engine binds it, minutes later.
+// ports hands out ports for engines. One is never given twice while it is in use, also not by another
+// gateway of this machine, and was free a moment before it is given; another program can still take it
+// before the engine binds it, minutes later.
 //
 // They are chosen outside the range from which the kernel picks ports of outgoing connections, which is
 // where most thefts come from: the gateway's own connections to its replicas would do it.
@@ -21,14 +23,14 @@ type ports struct {
 
 	mu    sync.Mutex // guards the fields below
 	next  int
-	taken map[int]bool
+	taken map[int]net.Listener // with the lock that keeps other gateways off
 }
 
 // errNoPort means that every port of the range is in use.
 var errNoPort = errors.New("no free port")
 
 func newPorts(host string) *ports {
-	p := &ports{host: host, taken: make(map[int]bool)}
+	p := &ports{host: host, taken: make(map[int]net.Listener)}
 	p.low, p.high = enginePorts(outgoingRange())
 	// Start anywhere, so that gateways of one machine seldom try the same ports.
 	p.next = p.low + rand.IntN(p.high-p.low+1)
@@ -71,26 +73,44 @@ func (p *ports) acquire() (int, error) {
 		if p.next++; p.next > p.high {
 			p.next = p.low
 		}
-		if p.taken[port] || p.nearLocked(port) || !bindable(p.host, port) {
+		if p.taken[port] != nil || p.nearLocked(port) || !bindable(p.host, port) {
 			continue
 		}
-		p.taken[port] = true
+		lock, err := lockPort(port)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("reserving port %d: %w", port, err)
+		}
+		p.taken[port] = lock
 		return port, nil
 	}
 	return 0, fmt.Errorf("%w between %d and %d", errNoPort, p.low, p.high)
 }
 
-func (p *ports) release(port int) {
+func (p *ports) release(port int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	lock := p.taken[port]
 	delete(p.taken, port)
+	if lock == nil {
+		return nil
+	}
+	return lock.Close()
+}
+
+// lockPort reserves a port among gateways by a unix socket in the abstract namespace, which has no file,
+// reaches exactly as far as the port does (the network namespace), and goes with its process.
+func lockPort(port int) (net.Listener, error) {
+	return net.Listen("unix", "@pilotlight-port-"+strconv.Itoa(port))
 }
 
 // nearLocked reports whether port is 226 to 240 away from another. SGLang with data-parallel attention
 // takes ports from 233 above its own on, and would meet those of a neighbour.
 func (p *ports) nearLocked(port int) bool {
 	for distance := 226; distance <= 240; distance++ {
-		if p.taken[port-distance] || p.taken[port+distance] {
+		if p.taken[port-distance] != nil || p.taken[port+distance] != nil {
 			return true
 		}
 	}

@@ -49,7 +49,9 @@ func TestPortsAreHandedOutOnce(t *testing.T) {
 				t.Errorf("ports %d and %d are %d apart", port, port+d, d)
 			}
 		}
-		p.release(port)
+		if err := p.release(port); err != nil {
+			t.Error(err)
+		}
 	}
 	if len(p.taken) != 0 {
 		t.Errorf("still taken: %v", p.taken)
@@ -84,8 +86,38 @@ func TestPortsSkipThoseInUseAndRunOut(t *testing.T) {
 	if port, err := p.acquire(); !errors.Is(err, errNoPort) {
 		t.Errorf("got port %d, %v; want none", port, err)
 	}
-	p.release(used)
-	if _, err := p.acquire(); err != nil {
+	other := newPorts("127.0.0.1") // another gateway of this machine
+	other.low, other.high, other.next = used, used, used
+	if port, err := other.acquire(); !errors.Is(err, errNoPort) {
+		t.Errorf("got port %d, %v; want none, another gateway has it", port, err)
+	}
+	if err := p.release(used); err != nil {
+		t.Error(err)
+	}
+	if _, err := other.acquire(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(other.release(used), p.release(used)); err != nil { // the latter has none
+		t.Error(err)
+	}
+}
+
+func TestPortsKeepADistance(t *testing.T) {
+	p := newPorts("127.0.0.1")
+	first, err := p.acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.next = first + 226
+	if p.next > p.high-20 {
+		p.next = first - 240
+	}
+	began := p.next
+	second, err := p.acquire()
+	if err != nil || second < began+15 {
+		t.Errorf("got port %d, %v; want one from %d on, the others are too near %d", second, err, began+15, first)
+	}
+	if err := errors.Join(p.release(first), p.release(second)); err != nil {
 		t.Error(err)
 	}
 }

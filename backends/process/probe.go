@@ -38,6 +38,7 @@ type probe struct {
 	bound func()
 
 	identified atomic.Bool
+	strange    atomic.Int32 // sightings of a foreign listener in a row
 }
 
 // run returns nil once the server has answered with a status of 2xx, errForeign, or ctx's error. Refused
@@ -111,13 +112,20 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 	}
 	who, err := p.kin.listener(p.host, p.port)
 	switch {
-	case err == nil && who == ours:
+	case err != nil:
+	case who == ours:
 		p.identified.Store(true)
 		return conn, nil
-	case err == nil && who == foreign:
-		err = errForeign
-	case err == nil: // it was closed meanwhile
+	case who == nobody: // it was closed meanwhile
 		err = fmt.Errorf("nobody listens on port %d any more", p.port)
+	case p.strange.Add(1) == 1:
+		// An engine that is just dying has lost its descriptors before its sockets are closed.
+		err = fmt.Errorf("the listener on port %d is not known", p.port)
+	default:
+		err = errForeign
+	}
+	if who != foreign {
+		p.strange.Store(0)
 	}
 	return nil, errors.Join(err, conn.Close())
 }

@@ -125,8 +125,7 @@ func (r *Replica) watch() {
 	problem = errors.Join(problem, err, r.out.close())
 
 	if swept == nil {
-		problem = errors.Join(problem, r.eraseRecord())
-		r.driver.ports.release(r.record.Port)
+		problem = errors.Join(problem, r.eraseRecord(), r.driver.ports.release(r.record.Port))
 	} // else the record stays for the next gateway, and the port, which they may hold, stays taken
 	r.driver.forget(r.record.name())
 
