@@ -20,6 +20,7 @@ type fakeLauncher struct {
 	concurrency int
 	err         func(n int) error // of the n-th start, counting from 1; nil: none
 	phases      []string          // reported at equal distances
+	naps        time.Duration     // what falling asleep and waking up take
 
 	mu        sync.Mutex // guards the fields below
 	starts    []Start
@@ -51,7 +52,7 @@ func (l *fakeLauncher) Launch(ctx context.Context, start Start, progress func(Pr
 			return nil, err
 		}
 	}
-	i := &fakeInstance{id: start.ID, concurrency: l.concurrency, exited: make(chan struct{})}
+	i := &fakeInstance{id: start.ID, concurrency: l.concurrency, naps: l.naps, exited: make(chan struct{})}
 	l.mu.Lock()
 	l.instances = append(l.instances, i)
 	l.mu.Unlock()
@@ -74,7 +75,7 @@ func (l *fakeLauncher) instance(n int) *fakeInstance {
 type fakeInstance struct {
 	id          uint64
 	concurrency int
-	stopTakes   time.Duration
+	naps        time.Duration
 	failSleep   atomic.Bool
 	failWake    atomic.Bool
 
@@ -115,9 +116,6 @@ func (i *fakeInstance) Stop(_ context.Context, idle bool) error {
 	if idle && i.inFlight.Load() != 0 && i.Cause() == nil {
 		i.misused.Add(1)
 	}
-	if i.stopTakes > 0 {
-		time.Sleep(i.stopTakes)
-	}
 	i.end(nil)
 	return nil
 }
@@ -127,7 +125,7 @@ func (i *fakeInstance) Sleep(context.Context) error {
 	if i.sleeps.Add(1)-i.wakes.Load() != 1 || i.inFlight.Load() != 0 {
 		i.misused.Add(1)
 	}
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(i.naps)
 	if i.failSleep.Load() {
 		return errTest
 	}
@@ -138,7 +136,7 @@ func (i *fakeInstance) Wake(context.Context) error {
 	if i.wakes.Add(1) != i.sleeps.Load() {
 		i.misused.Add(1)
 	}
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(i.naps)
 	if i.failWake.Load() {
 		return errTest
 	}

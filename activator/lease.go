@@ -17,14 +17,21 @@ type replica struct {
 	slot     int
 	readyAt  moment
 	instance Instance
+	exited   <-chan struct{} // the instance's
 }
 
 func (r *replica) load() word { return word(r.word.Load()) }
 
 func (r *replica) swap(from, to word) bool { return r.word.CompareAndSwap(uint64(from), uint64(to)) }
 
-// enter takes a place, unless the replica is fenced or full.
+// enter takes a place, unless the replica is fenced, full, or known to be gone: between its exit and the fence that
+// follows it lie the owner's mailbox and a few scheduler turns, in which every request would be lost on it.
 func (r *replica) enter(limit int) bool {
+	select {
+	case <-r.exited:
+		return false
+	default:
+	}
 	for {
 		w := r.load()
 		next, ok := w.enter(limit)
@@ -41,6 +48,7 @@ func (r *replica) enter(limit int) bool {
 func (r *replica) leave() word {
 	w := word(r.word.Add(^uint64(0)))
 	if w.inFlight() == int(wordInFlightMask) {
+		r.word.Add(1)
 		panic("BUG: lease released twice")
 	}
 	return w

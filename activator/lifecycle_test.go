@@ -241,7 +241,7 @@ func TestSleepLadder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testConfig()
 		c.SleepAfter, c.ScaledownAfter = 10*time.Second, time.Minute
-		l := &fakeLauncher{takes: 5 * time.Second}
+		l := &fakeLauncher{takes: 5 * time.Second, naps: 100 * time.Millisecond}
 		m := newTestModel(t, c, l)
 		defer closeModel(t, m)
 		wait(t, enqueue(t, m, Request{})).Release()

@@ -234,8 +234,6 @@ func (m *machine) afterTheEnd(e event) {
 		m.emit(effect{kind: effGiveUp, ticket: e.ticket, err: m.leavingError()})
 	case e.reply != nil:
 		m.emit(effect{kind: effReply, reply: e.reply, err: ErrNoReplica})
-	default:
-		m.counters.Ignored++
 	}
 }
 

@@ -179,7 +179,8 @@ func (o *owner) do(f effect, now moment) {
 	case effPublish:
 		o.publishOpen()
 	case effOpen:
-		g := &replica{id: f.id, slot: f.slot, readyAt: now, instance: o.instances[f.id]}
+		instance := o.instances[f.id]
+		g := &replica{id: f.id, slot: f.slot, readyAt: now, instance: instance, exited: instance.Exited()}
 		if !f.idle {
 			g.word.Store(uint64(wordUnknown))
 		}
