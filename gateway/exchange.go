@@ -319,7 +319,9 @@ func (x *exchange) callFailed(err error) error {
 	if x.clientGone() {
 		return errClientLeft
 	}
-	mayRetry := x.attempts < router.MaxAttempts && (router.MayRetry(err, false) || router.MayRetry(err, x.replicaDies()))
+	// Asked in this order: the news of a death is worth waiting for, even where a refusal alone would do, because only then does
+	// the next attempt meet another replica.
+	mayRetry := x.attempts < router.MaxAttempts && router.MayRetry(err, true) && router.MayRetry(err, x.replicaDies())
 	x.dropCall()
 	x.lease.Release()
 	if !mayRetry {
