@@ -196,7 +196,7 @@ func (m *machine) activate(now moment) {
 	for i := range m.slots {
 		s := &m.slots[i]
 		if missing > 0 && m.alive(s) && s.state == Asleep && s.work == workNone {
-			s.work = workWake
+			s.work, s.phase = workWake, "waking"
 			s.check = 0
 			m.emit(effect{kind: effWake, id: s.id})
 			missing--

@@ -113,7 +113,7 @@ const (
 	effGiveUp                    // ticket, err
 	effGone                      // id, held: nothing of it is left; give its devices back if held
 	effReply                     // reply, err
-	effChanged                   // slot, id, from, to, reason: for logs and metrics
+	effChanged                   // slot, id, from, to, reason, err: for logs and metrics
 	effDone                      // the model has ended
 
 	// Taking time.

@@ -260,7 +260,12 @@ func (m *machine) indexOf(s *slot) int {
 
 // become is the only place where a state changes.
 func (m *machine) become(s *slot, to State, now moment, reason string) {
-	m.emit(effect{kind: effChanged, slot: m.indexOf(s), id: s.id, from: s.state, to: to, reason: reason})
+	m.becomeFor(s, to, now, reason, nil)
+}
+
+// becomeFor is become with an error as the cause.
+func (m *machine) becomeFor(s *slot, to State, now moment, reason string, err error) {
+	m.emit(effect{kind: effChanged, slot: m.indexOf(s), id: s.id, from: s.state, to: to, reason: reason, err: err})
 	if s.state == Ready {
 		m.emit(effect{kind: effPublish})
 	}

@@ -31,8 +31,14 @@ func (b *mailbox) send(e event) bool {
 	return true
 }
 
-// take empties the mailbox into spare's memory and keeps spare's memory for later.
+// spareEvents is how much memory for events an owner keeps after a burst.
+const spareEvents = 256
+
+// take returns the events and leaves spare's memory for the next ones, unless it is much.
 func (b *mailbox) take(spare []event) []event {
+	if cap(spare) > spareEvents {
+		spare = nil
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	taken := b.events

@@ -26,7 +26,7 @@ type Options struct {
 	// Logger gets state changes; nil: they are not logged.
 	Logger   *slog.Logger
 	Observer Observer
-	// Picker chooses replicas; nil: fewest requests in flight, ties in rotation.
+	// Picker chooses replicas; nil: fewest requests in flight, any of those that have equally few.
 	Picker Picker
 	// Jitter returns a number in [0, 1) for each backoff; nil: math/rand/v2.
 	Jitter func() float64

@@ -16,9 +16,11 @@ type Transition struct {
 	Model    string
 	Replica  uint64
 	From, To State
-	// Cause is a word or an error's text; it may hold what only operators should see.
-	Cause string
-	At    time.Time
+	// Reason is a word or two, from a fixed set: fit for a label.
+	Reason string
+	// Err is the cause of a failure; nil otherwise. Its text is for operators only.
+	Err error
+	At  time.Time
 }
 
 // ColdStart is one start that ended: ready, failed, or cancelled.

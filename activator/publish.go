@@ -1,8 +1,6 @@
 package activator
 
-import (
-	"time"
-)
+import "time"
 
 // positionsEvery is how fresh a waiter's position is. Counting all is linear in the queue: 0.2 ms for 10,000.
 const positionsEvery = 500 * time.Millisecond
@@ -36,7 +34,7 @@ func (o *owner) publish() {
 			r.Limit = c.limitOf(s)
 		}
 		v.replicas = append(v.replicas, r)
-		if s.state == Starting && (v.phase == "" || s.percent > v.percent) {
+		if s.phase != "" && (v.phase == "" || s.percent > v.percent) {
 			v.phase, v.percent = s.phase, s.percent
 		}
 	}

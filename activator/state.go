@@ -18,7 +18,7 @@ type State uint8
 //	 │                                             sleep or wake failed
 //	 └── exit seen while Ready, Asleep or Draining (its remains are still swept by Stop)
 //
-// What an event does in a state. "·" is ignored and counted; every step ends in settle (decide.go), which
+// What an event does in a state. "·" is ignored and counted; every step ends in decide (decide.go), which
 // starts, wakes, grants and gives up according to what is wanted then.
 //
 //	            started  failed   observed/fenced  slept/woken     stopped  exited   told to leave

@@ -523,8 +523,14 @@ func (w *world) begin(f effect) {
 			return
 		}
 		g := gate{id: f.id, readyAt: w.now, limit: DefaultConcurrency}
-		if !f.idle && !w.mut.knowsUnknown {
-			g.word = wordUnknown
+		if old := w.gateOf(f.id); old >= 0 {
+			g.last, g.trueLast = w.gates[old].last, w.gates[old].trueLast
+		}
+		if !f.idle {
+			g.last, g.trueLast = w.now, w.now
+			if !w.mut.knowsUnknown {
+				g.word = wordUnknown
+			}
 		}
 		w.gates = append(w.gates, g)
 	case effReserve, effLaunch:

@@ -1,0 +1,176 @@
+package activator
+
+// What becomes of a replica that may be idle, or has to be: looks, fences, sleep, preemption, adoption.
+
+func (m *machine) onObserved(s *slot, e event, now moment) bool {
+	if s.look != lookObserve {
+		return false
+	}
+	s.look = lookNone
+	switch s.state {
+	case Draining:
+		if e.word.idle() {
+			m.stop(s, true, now, "drained")
+		}
+		return true
+	case Ready:
+	default:
+		return false
+	}
+	s.watched = e.word.inFlight() != 0
+	if !e.word.idle() {
+		s.check = 0 // the poke at zero, or evSettled, leads back here
+		m.answerPreemptor(s, ErrBusy)
+		return true
+	}
+	s.check = e.since + m.idleAfter()
+	if s.preempt || s.check <= now && m.mayLeave(s) {
+		s.look, s.idleSince = lookFence, e.since
+		m.emit(effect{kind: effFence, id: s.id, word: e.word})
+	}
+	return true
+}
+
+func (m *machine) onFenced(s *slot, e event, now moment) bool {
+	if s.look != lookFence {
+		return false
+	}
+	s.look = lookNone
+	if s.state != Ready {
+		return false
+	}
+	if !e.ok { // somebody came in between: the eviction is off, and the word is read anew
+		m.counters.Revoked++
+		m.answerPreemptor(s, ErrBusy)
+		m.observe(s)
+		return true
+	}
+	if s.preempt {
+		m.counters.Preemptions++
+		m.answerPreemptor(s, nil)
+		m.stop(s, true, now, "preempted")
+		return true
+	}
+	if m.sleeps() && now < s.idleSince+m.config.ScaledownAfter {
+		m.counters.Sleeps++
+		m.become(s, Asleep, now, "idle")
+		s.work = workSleep
+		m.emit(effect{kind: effSleep, id: s.id})
+		return true
+	}
+	m.counters.Evictions++
+	m.failure.count = 0 // a replica that lived to be idle was no failure
+	m.stop(s, true, now, "idle")
+	return true
+}
+
+func (m *machine) onClosed(s *slot, e event, now moment) bool {
+	if s.look != lookClose {
+		return s.state == Failed // closed because it exited
+	}
+	s.look = lookNone
+	if s.state != Ready {
+		return false
+	}
+	m.answerPreemptor(s, ErrBusy)
+	if e.word.idle() {
+		m.stop(s, true, now, "leaving")
+		return true
+	}
+	m.become(s, Draining, now, "leaving")
+	s.drainBy = now + m.config.DrainTimeout
+	if m.leaving != staying {
+		s.drainBy = min(s.drainBy, m.leaveBy)
+	}
+	return true
+}
+
+func (m *machine) onSlept(s *slot, e event, now moment) bool {
+	if s.work != workSleep {
+		return false
+	}
+	s.work = workNone
+	switch {
+	case s.state == Failed: // exited meanwhile
+		m.sweep(s, true)
+	case e.err != nil:
+		m.stopFor(s, true, now, "sleep failed", e.err)
+	default:
+		s.check = s.idleSince + m.config.ScaledownAfter
+	}
+	return true
+}
+
+func (m *machine) onWoken(s *slot, e event, now moment) bool {
+	if s.work != workWake {
+		return false
+	}
+	s.work = workNone
+	switch {
+	case s.state == Failed:
+		m.sweep(s, true)
+	case e.err != nil:
+		m.stopFor(s, true, now, "wake failed", e.err)
+	case m.mustLeave(s):
+		m.stop(s, true, now, "leaving")
+	default:
+		m.counters.Wakes++
+		m.opened(s, now, "woken")
+	}
+	return true
+}
+
+func (m *machine) onSettled(s *slot, now moment) bool {
+	if !s.unknown {
+		return false
+	}
+	s.unknown = false
+	m.emit(effect{kind: effKnown, id: s.id})
+	m.observe(s)
+	return true
+}
+
+// onPreempt: only a replica that is idle now, or asleep, goes. Config.Min is kept, or the replica would be
+// started again at once and ask for the same devices.
+func (m *machine) onPreempt(e event, now moment) {
+	s := m.byID(e.id)
+	var err error
+	switch {
+	case s == nil:
+		err = ErrNoReplica
+	case s.state == Stopping, s.state == Failed: // on its way out already
+	case m.awakeWithout(s) < m.config.Min || s.work != workNone || s.preempt || m.queue.len() > 0:
+		err = ErrBusy
+	case s.state == Asleep:
+		m.counters.Preemptions++
+		m.stop(s, true, now, "preempted")
+	case s.state == Ready && s.look == lookNone:
+		s.preempt, s.preemptor = true, e.reply
+		m.observe(s)
+		return
+	default:
+		err = ErrBusy
+	}
+	m.emit(effect{kind: effReply, reply: e.reply, err: err})
+}
+
+func (m *machine) answerPreemptor(s *slot, err error) {
+	if s.preempt {
+		m.emit(effect{kind: effReply, reply: s.preemptor, err: err})
+		s.preempt, s.preemptor = false, nil
+	}
+}
+
+// onAdopt puts a running replica into a free slot. What is in flight on it is unknown.
+func (m *machine) onAdopt(e event, now moment) {
+	free := m.freeSlot()
+	if free < 0 || m.leaving != staying || m.byID(e.id) != nil {
+		m.emit(effect{kind: effReply, reply: e.reply, err: ErrNoReplica})
+		return
+	}
+	s := &m.slots[free]
+	*s = slot{state: s.state, id: e.id, spec: m.spec, limit: e.limit, unknown: true, held: m.needLedger}
+	m.nextID = max(m.nextID, e.id+1)
+	m.opened(s, now, "adopted")
+	m.emit(effect{kind: effReply, reply: e.reply})
+}

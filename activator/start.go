@@ -1,0 +1,114 @@
+package activator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// startRun is one start in progress.
+type startRun struct {
+	id     uint64
+	began  moment
+	hash   string
+	cancel context.CancelFunc
+	ctx    context.Context
+
+	mu       sync.Mutex // guards the fields below
+	latest   Progress
+	reported bool // an evProgress is in the mailbox
+	phases   []PhaseStart
+}
+
+// phasesKept bounds what one start may record; SGLang's has seven.
+const phasesKept = 32
+
+// newStart opens the books on a start, or continues those of its reservation. A start belongs to no request:
+// its context ends only when the machine says so.
+func (o *owner) newStart(id uint64, now moment) *startRun {
+	if s := o.starts[id]; s != nil {
+		s.began = now // the wait for devices is no part of how long a start takes
+		return s
+	}
+	s := &startRun{id: id, began: now, hash: o.specHash}
+	s.ctx, s.cancel = context.WithCancel(o.detached)
+	o.starts[id] = s
+	return s
+}
+
+func (o *owner) launch(run *startRun, launcher Launcher, start Start) {
+	m := o.model
+	began := run.began
+	instance, err := launcher.Launch(run.ctx, start, func(p Progress) {
+		if run.note(p, m.now()-began) {
+			m.mail.send(event{kind: evProgress, id: run.id})
+		}
+	})
+	if err == nil && instance == nil {
+		err = errors.New("launcher returned neither a replica nor an error")
+	}
+	if err != nil {
+		m.mail.send(event{kind: evFailed, id: start.ID, err: err})
+		return
+	}
+	m.mail.send(event{kind: evStarted, id: start.ID, instance: instance, limit: instance.Concurrency()})
+}
+
+// note records progress; true if the owner has to be told.
+func (s *startRun) note(p Progress, elapsed time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := slices.ContainsFunc(s.phases, func(e PhaseStart) bool { return e.Phase == p.Phase })
+	if !known && p.Phase != "" && len(s.phases) < phasesKept {
+		s.phases = append(s.phases, PhaseStart{Phase: p.Phase, At: elapsed})
+	}
+	s.latest = p
+	tell := !s.reported
+	s.reported = true
+	return tell
+}
+
+func (s *startRun) read() (phase string, percent float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reported = false
+	return s.latest.Phase, s.latest.Percent
+}
+
+func (s *startRun) passed() []PhaseStart {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.phases)
+}
+
+// endStart closes the books on a start that has reported.
+func (o *owner) endStart(id uint64, err error) {
+	s := o.starts[id]
+	if s == nil {
+		return
+	}
+	delete(o.starts, id)
+	s.cancel()
+	m := o.model
+	took := m.now() - s.began
+	if err == nil && m.durations != nil {
+		m.durations.Record(m.name, s.hash, StartRecord{Total: took, Phases: s.passed()})
+	}
+	if m.observer.ColdStart != nil {
+		m.observer.ColdStart(ColdStart{Model: m.name, Replica: id, Duration: took, Err: err})
+	}
+}
+
+// watch reports the end of an instance.
+func (o *owner) watch(id uint64, instance Instance) {
+	m := o.model
+	o.wg.Go(func() {
+		select {
+		case <-instance.Exited():
+			m.mail.send(event{kind: evExited, id: id, err: instance.Cause()})
+		case <-o.detached.Done():
+		}
+	})
+}
