@@ -114,3 +114,20 @@ func TestTenThousandWaitersAreCheap(t *testing.T) {
 	}
 	closeModel(t, m)
 }
+
+// BenchmarkColdCycle is the activator's own share of a cold request: from Enqueue over an instant start to the
+// lease, and the eviction after it.
+func BenchmarkColdCycle(b *testing.B) {
+	c := testConfig()
+	c.ScaledownAfter = 0
+	m := newTestModel(b, c, &fakeLauncher{})
+	defer closeModel(b, m)
+	b.ReportAllocs()
+	for b.Loop() {
+		k, err := m.Enqueue(Request{Tenant: "a", Bytes: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		wait(b, k).Release()
+	}
+}
