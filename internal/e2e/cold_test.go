@@ -13,7 +13,7 @@ import (
 func TestColdAnsweredIdleGoneAndAgain(t *testing.T) {
 	s := serve(t, config(simModel(t, "m", "scaling: {replicas: [0, 1], scaledown_after: 1}\ncold: {grace: 200ms, heartbeat: 200ms}", "--sim-start", "1s", "--sim-children", "2")))
 	for round := range 2 {
-		if n := len(s.engines()); n != 0 {
+		if n := len(s.Engines()); n != 0 {
 			t.Fatalf("round %d: %d processes of a cold model", round, n)
 		}
 		a := s.ask(t.Context(), "a", "m", fmt.Sprintf("round %d", round), true)
@@ -23,11 +23,11 @@ func TestColdAnsweredIdleGoneAndAgain(t *testing.T) {
 		}
 		s.ask(t.Context(), "a", "m", "plain", false).wants(t, "plain", false)
 		answered := time.Now()
-		s.until(6*time.Second, "the replica and its children are gone", func() bool { return len(s.engines()) == 0 })
+		s.Until(6*time.Second, "the replica and its children are gone", func() bool { return len(s.Engines()) == 0 })
 		if d := time.Since(answered); d < 900*time.Millisecond {
 			t.Errorf("gone %v after the last answer, before scaledown_after", d)
 		}
-		s.until(time.Second, "the model is cold", func() bool { return s.model("m").State == "cold" })
+		s.Until(time.Second, "the model is cold", func() bool { return s.model("m").State == "cold" })
 		if m := s.model("m"); m.Starts != uint64(round+1) || m.Evictions != uint64(round+1) {
 			t.Errorf("%d starts, %d evictions in round %d", m.Starts, m.Evictions, round)
 		}
@@ -40,7 +40,7 @@ func TestThousandRequestsForAColdModel(t *testing.T) {
 	n := scaled(400, 1000)
 	s := serve(t, config(simModel(t, "m", "cold: {grace: 500ms, heartbeat: 1s}\nscaling: {metric: {concurrency: 32}}", "--sim-start", "3s", "--sim-ttft", "20ms", "--sim-itl", "1ms")))
 	for i := range tenants {
-		s.key(fmt.Sprint("tenant", i))
+		s.Key(fmt.Sprint("tenant", i))
 	}
 	time.Sleep(1200 * time.Millisecond) // the keys file is seen within a second
 	answers := make([]answer, n)
@@ -81,7 +81,7 @@ func TestThousandsWaiting(t *testing.T) {
 	n := scaled(2000, 10000)
 	s := serve(t, config(simModel(t, "m", "cold: {grace: 1s, heartbeat: 2s}\nqueue: {max_requests: 20000}\nscaling: {metric: {concurrency: 64}}", "--sim-start", fmt.Sprintf("%ds", scaled(6, 25)), "--sim-ttft", "1ms", "--sim-itl", "0s"))+
 		"queue: {max_requests: 20000}\n")
-	before := rss(t, s.cmd.Process.Pid)
+	before := rss(t, s.PID())
 	var wg sync.WaitGroup
 	answers := make([]answer, n)
 	pad := make([]byte, 4096)
@@ -94,12 +94,12 @@ func TestThousandsWaiting(t *testing.T) {
 			gate <- struct{}{}
 			time.AfterFunc(20*time.Millisecond, func() { <-gate })
 			body := fmt.Sprintf(`{"messages":[{"role":"system","content":"%s"},{"role":"user","content":"echo: w%d"}],"model":"m","stream":true}`, pad, i)
-			answers[i] = s.send(t.Context(), s.keys["a"], body, true)
+			answers[i] = s.send(t.Context(), s.Key("a"), body, true)
 		})
 	}
-	s.until(40*time.Second, "all wait", func() bool { return s.model("m").QueuedRequests == n })
+	s.Until(40*time.Second, "all wait", func() bool { return s.model("m").QueuedRequests == n })
 	time.Sleep(2 * time.Second)
-	peak := rss(t, s.cmd.Process.Pid)
+	peak := rss(t, s.PID())
 	wg.Wait()
 	t.Logf("%d waiting: %d MiB resident, %d MiB before, %d bytes each", n, peak>>20, before>>20, (peak-before)/n)
 	if limit := 512 << 20; peak > limit*n/10000+before {
@@ -174,5 +174,5 @@ func TestArrivalsMeetEvictions(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests to %d models: %d starts, %d evictions", models*rounds, models, starts, evictions)
-	s.until(20*time.Second, "all replicas are gone", func() bool { return len(s.engines()) == 0 })
+	s.Until(20*time.Second, "all replicas are gone", func() bool { return len(s.Engines()) == 0 })
 }

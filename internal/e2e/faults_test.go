@@ -44,7 +44,7 @@ func TestFailedStarts(t *testing.T) {
 			if a.status != 503 || a.code != tt.code || !strings.Contains(a.message, tt.says) {
 				t.Fatalf("got %v, want %s saying %q", a, tt.code, tt.says)
 			}
-			if strings.Contains(a.message, s.dir) || strings.Contains(a.message, "127.0.0.1") {
+			if strings.Contains(a.message, s.Dir) || strings.Contains(a.message, "127.0.0.1") {
 				t.Errorf("the message tells what is nobody's business: %s", a.message)
 			}
 			wantRetry, wantAfter := "true", true
@@ -60,7 +60,7 @@ func TestFailedStarts(t *testing.T) {
 			if f := s.model("m").Failure; f == nil || f.Class != tt.code || f.Permanent != tt.permanent {
 				t.Errorf("state says %+v", f)
 			}
-			if n := len(s.engines()); n != 0 {
+			if n := len(s.Engines()); n != 0 {
 				t.Errorf("%d processes left of a failed start", n)
 			}
 			if tt.permanent {
@@ -73,8 +73,8 @@ func TestFailedStarts(t *testing.T) {
 				if tt.name == "wrong flag" {
 					return // it would be as wrong again
 				}
-				s.cmd.Process.Signal(syscall.SIGHUP)
-				s.until(2*time.Second, "the failure is forgotten", func() bool { return s.model("m").Failure == nil || s.model("m").State != "failed" })
+				s.Signal(syscall.SIGHUP)
+				s.Until(2*time.Second, "the failure is forgotten", func() bool { return s.model("m").Failure == nil || s.model("m").State != "failed" })
 			}
 			s.ask(t.Context(), "a", "m", "recovered", true).wants(t, "recovered", true)
 		})
@@ -91,7 +91,7 @@ func (s *server) replica(model string) app.ReplicaState {
 
 func (s *server) kill(model string) {
 	s.t.Helper()
-	engines := s.engines()
+	engines := s.Engines()
 	if len(engines) != 1 {
 		s.t.Fatalf("%d engines, want one to kill", len(engines))
 	}
@@ -106,7 +106,7 @@ func TestEngineKilled(t *testing.T) {
 		s := serve(t, config(simModel(t, "m", "", "--sim-start", "1500ms")))
 		got := make(chan answer, 1)
 		go func() { got <- s.ask(t.Context(), "a", "m", "x", false) }()
-		s.until(5*time.Second, "it starts", func() bool { return len(s.engines()) == 1 })
+		s.Until(5*time.Second, "it starts", func() bool { return len(s.Engines()) == 1 })
 		time.Sleep(300 * time.Millisecond)
 		killed := time.Now()
 		s.kill("m")
@@ -132,9 +132,9 @@ func TestEngineKilled(t *testing.T) {
 		s := serve(t, config(simModel(t, "m", "", "--sim-itl", "20ms", "--sim-output-tokens", "500")))
 		got := make(chan answer, 1)
 		go func() {
-			got <- s.send(t.Context(), s.keys["a"], `{"model":"m","stream":true,"messages":[{"role":"user","content":"go on"}]}`, true)
+			got <- s.send(t.Context(), s.Key("a"), `{"model":"m","stream":true,"messages":[{"role":"user","content":"go on"}]}`, true)
 		}()
-		s.until(5*time.Second, "it streams", func() bool { return s.replica("m").InFlight == 1 })
+		s.Until(5*time.Second, "it streams", func() bool { return s.replica("m").InFlight == 1 })
 		time.Sleep(300 * time.Millisecond)
 		s.kill("m")
 		if a := <-got; a.status != 200 || a.code != "backend_unavailable" || a.done || a.text == "" || a.err != nil && !strings.Contains(a.err.Error(), "unexpected EOF") {
@@ -147,7 +147,7 @@ func TestEngineKilled(t *testing.T) {
 		s := serve(t, config(simModel(t, "m", "", "--sim-ttft", "700ms")))
 		got := make(chan answer, 1)
 		go func() { got <- s.ask(t.Context(), "a", "m", "survives", false) }()
-		s.until(5*time.Second, "it is at the engine", func() bool { return s.replica("m").InFlight == 1 })
+		s.Until(5*time.Second, "it is at the engine", func() bool { return s.replica("m").InFlight == 1 })
 		time.Sleep(200 * time.Millisecond)
 		s.kill("m")
 		a := <-got // nothing had been answered and the replica is dead: another one answers
@@ -161,8 +161,8 @@ func TestPortStolen(t *testing.T) {
 	got := make(chan answer, 1)
 	go func() { got <- s.ask(t.Context(), "a", "m", "x", false) }()
 	var port string
-	s.until(5*time.Second, "the port is known", func() bool {
-		_, after, ok := strings.Cut(s.log.String(), `"msg":"engine process started"`)
+	s.Until(5*time.Second, "the port is known", func() bool {
+		_, after, ok := strings.Cut(s.Log(), `"msg":"engine process started"`)
 		if ok {
 			_, after, ok = strings.Cut(after, `"port":`)
 			port, _, _ = strings.Cut(after, ",")
