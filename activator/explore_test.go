@@ -177,12 +177,6 @@ func scenarios() []*scenario {
 	with := func(c Config, change func(*Config)) Config { change(&c); return c }
 	return []*scenario{
 		{
-			// The one that closes 3 requests × 2 replicas × 2 crashes. Without pauses after crashes, which
-			// "idle" has; with them it is five times as large.
-			name: "crashes", coarse: true, tenants: []string{"a", "a", "a"}, budget: budget{crash: 2},
-			config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.BackoffMin, c.BackoffMax = 2, 0, 0 }),
-		},
-		{
 			name: "idle", tenants: []string{"a", "b"}, budget: budget{crash: 1, cancel: 1}, config: exploreConfig(1, 1),
 		},
 		{
@@ -193,6 +187,10 @@ func scenarios() []*scenario {
 		},
 		{
 			name: "scale", tenants: []string{"a", "a", "a"}, budget: budget{scale: 1}, scaleTo: 2, config: exploreConfig(2, 1),
+		},
+		{
+			name: "scale and back", tenants: []string{"a"}, budget: budget{scale: 2, crash: 1}, scaleTo: 2,
+			config: with(exploreConfig(2, 1), func(c *Config) { c.Min = 1 }),
 		},
 		{
 			name: "bound", tenants: []string{"a", "a", "a"}, bound: 1, budget: budget{cancel: 1}, config: exploreConfig(1, 1), mayFail: true,
@@ -232,14 +230,20 @@ func scenarios() []*scenario {
 			name: "unload", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, startFail: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),
 		},
 		{
-			name: "close", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, close: 1, hurry: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),
-		},
-		{
 			name: "close sleepers", tenants: []string{"a", "a"}, budget: budget{close: 1, crash: 1}, mayFail: true, ledger: true,
 			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
 		},
 		{
 			name: "adopt", tenants: []string{"a", "a"}, budget: budget{adopt: 1, preempt: 1, update: 1}, ledger: true, config: exploreConfig(1, 2),
+		},
+		{
+			name: "close", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, close: 1, hurry: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),
+		},
+		{
+			// The one that closes 3 requests × 2 replicas × 2 crashes. Without pauses after crashes, which
+			// "idle" has; with them it is five times as large.
+			name: "crashes", coarse: true, tenants: []string{"a", "a", "a"}, budget: budget{crash: 2},
+			config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.BackoffMin, c.BackoffMax = 2, 0, 0 }),
 		},
 	}
 }

@@ -6,6 +6,7 @@ import "context"
 type Launcher interface {
 	// Launch starts one replica and blocks until it is ready, has failed, or ctx ended. On an error nothing
 	// of it is left, neither process nor memory. It may call progress from any goroutine until it returns.
+	// ctx belongs to the start alone and is cancelled after it: the replica must not hang on it.
 	// An error in whose chain `IsPermanent() bool` answers true is not tried again without a change.
 	Launch(ctx context.Context, start Start, progress func(Progress)) (Instance, error)
 }
@@ -26,7 +27,9 @@ type Instance interface {
 	// Cause says why it is gone. Valid after Exited is closed.
 	Cause() error
 	// Stop ends the replica and returns when it is gone and its memory is back; also when it had exited by
-	// itself. idle: nothing is in flight, so there is no reason to be gentle for long.
+	// itself. idle: nothing is in flight, so there is no reason to be gentle for long. ctx has no deadline:
+	// how long a stop may take is the instance's own business. An error means that it may still be there;
+	// Stop is then called again, up to three times in all.
 	Stop(ctx context.Context, idle bool) error
 	// Sleep gives device memory back and keeps the process. It is called at zero in flight, with admission
 	// closed, and never twice without a Wake in between.

@@ -47,6 +47,14 @@ var mutants = []struct {
 	{mutant{name: "the fence is swapped in from any idle word", scenario: "shared", fencesAnyWord: true}, "I8"},
 	{mutant{name: "the fence ignores who is in flight", scenario: "idle", fencesBusy: true}, ""},
 	{mutant{name: "a failed fence counts as done", scenario: "idle", fenceAlwaysOK: true}, "I1"},
+	{mutant{name: "two fences at once forget each other", scenario: "scale and back", event: func(w *world, e *event) bool {
+		for i := range w.core.slots {
+			if s := &w.core.slots[i]; e.kind == evObserved && s.id != e.id && s.look == lookFence {
+				s.look = lookNone
+			}
+		}
+		return true
+	}}, "I12"},
 	{mutant{name: "closing sets no fence", scenario: "update", closesNothing: true}, ""},
 	{mutant{name: "closing overlooks who is in flight", scenario: "update", closeSeesZero: true}, "I1"},
 	{mutant{name: "the time is written after the place is given up", scenario: "idle", touchesLate: true}, "I8"},

@@ -196,7 +196,11 @@ func (w *world) apply(a action) {
 		w.send(event{kind: evPreempt, id: w.procs[i].id})
 	case doScale:
 		w.left.scale--
-		w.send(event{kind: evScale, n: w.sc.scaleTo})
+		n := w.sc.scaleTo // and back to none with the last one
+		if w.left.scale == 0 && w.sc.budget.scale > 1 {
+			n = 0
+		}
+		w.send(event{kind: evScale, n: n})
 	case doAdopt:
 		w.left.adopt--
 		// As owner.prepare: only what will be taken becomes an instance.

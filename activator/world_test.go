@@ -298,6 +298,9 @@ func (w *world) stepOn(e event) {
 		w.mut.after(w, e)
 	}
 	for _, f := range effs {
+		if f.kind == effGrant && (w.asking.stage != 0 || slices.ContainsFunc(w.effs, func(o effect) bool { return o.kind == effGrant })) {
+			w.fail("I2: two grants at once")
+		}
 		if f.kind == effStop && !f.idle {
 			if !late && !slices.Contains(due[:], f.id) {
 				w.fail("I1: replica %d stopped in mid-flight before its drain time", f.id)
@@ -395,11 +398,27 @@ func (w *world) fence(f effect) {
 		if since := max(g.readyAt, g.trueLast); s != nil && !s.preempt && w.now-since < w.core.idleAfter() {
 			w.fail("I8: replica %d fenced after %d of idleness", f.id, w.now-since)
 		}
+		if s != nil && !s.preempt && w.staying() < w.core.floor() {
+			w.fail("I12: replica %d was fenced, and %d stay of %d wanted", f.id, w.staying(), w.core.floor())
+		}
 	}
 	if w.mut.fenceAlwaysOK {
 		ok = true
 	}
 	w.results = append(w.results, event{kind: evFenced, id: f.id, ok: ok})
+}
+
+// staying counts the replicas that take requests, or will.
+func (w *world) staying() int {
+	n := 0
+	for i := range w.core.slots {
+		s := &w.core.slots[i]
+		g := w.gateOf(s.id)
+		if s.state == Starting && !s.cancelled || s.state == Ready && g >= 0 && !w.gates[g].word.fenced() || s.work == workWake {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *world) conclude(t *thread, o Outcome) {
@@ -549,6 +568,9 @@ func (w *world) begin(f effect) {
 		}
 		if p.op != workNone || p.alive {
 			w.fail("I3: replica %d started twice", f.id)
+		}
+		if !p.devices && w.core.failure.forbids(w.now) {
+			w.fail("backoff: replica %d is started before its end", f.id)
 		}
 		if op == workLaunch && w.sc.ledger && !p.devices {
 			w.fail("devices: replica %d launched without", f.id)
