@@ -37,16 +37,17 @@ func newPorts(host string) *ports {
 	return p
 }
 
-// enginePorts picks the range beside that of outgoing connections, first to last.
+// enginePorts picks the range beside that of outgoing connections, first to last. It ends at 55535, because SGLang derives a
+// second port 10000 above its own and refuses to start where that is none (SGLANG_GRPC_PORT, seen with 0.5.15).
 func enginePorts(first, last int) (low, high int) {
-	const enough = 1000
+	const lowest, highest, enough = 10000, 55535, 1000
 	switch {
-	case 65535-last >= enough:
-		return last + 1, 65535
-	case first-10000 >= enough:
-		return 10000, first - 1
+	case first-lowest >= enough:
+		return lowest, min(first-1, highest)
+	case highest-last >= enough:
+		return last + 1, highest
 	default: // the kernel uses nearly all
-		return 10000, 65535
+		return lowest, highest
 	}
 }
 

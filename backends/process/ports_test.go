@@ -10,10 +10,12 @@ import (
 
 func TestEnginePortsAvoidOutgoingOnes(t *testing.T) {
 	for _, c := range []struct{ first, last, low, high int }{
-		{32768, 60999, 61000, 65535}, // Linux's default
-		{32768, 65535, 10000, 32767},
+		{32768, 60999, 10000, 32767}, // Linux's default
 		{15000, 64999, 10000, 14999},
-		{1024, 65535, 10000, 65535},
+		{10100, 50000, 50001, 55535}, // SGLang's second port, 10000 above, must be one
+		{10100, 60000, 10000, 55535},
+		{60000, 65000, 10000, 55535},
+		{1024, 65535, 10000, 55535},
 	} {
 		if low, high := enginePorts(c.first, c.last); low != c.low || high != c.high {
 			t.Errorf("beside %d to %d: got %d to %d, want %d to %d", c.first, c.last, low, high, c.low, c.high)
