@@ -34,6 +34,8 @@ func Cases(target Target) []Case {
 		{Scenario: Scenario{Name: "json-object", Op: "json_object", Prompt: `Answer with {"greeting": "hello"}.`, MaxTokens: 200}, Needs: "json", Check: jsonText()},
 		{Scenario: Scenario{Name: "json-object-stream", Op: "json_object", Prompt: `Answer with {"greeting": "hello"}.`, MaxTokens: 200, Stream: true}, Needs: "json", Check: jsonText()},
 		{Scenario: Scenario{Name: "json-schema", Op: "json_schema", Prompt: "Describe a person.", MaxTokens: 200}, Needs: "json", Check: jsonText("name", "age")},
+		{Scenario: Scenario{Name: "responses", Op: "responses"}, Needs: "responses", Check: all(answered, counted, named, traced)},
+		{Scenario: Scenario{Name: "responses-stream", Op: "responses", Stream: true}, Needs: "responses", Check: all(answered, streamed, counted, named, traced)},
 		{Scenario: Scenario{Name: "embeddings", Op: "embeddings"}, Needs: "embeddings", Check: all(embedded, named, traced)},
 		{Scenario: Scenario{Name: "models", Op: "models"}, Check: listed},
 		{Scenario: Scenario{Name: "model", Op: "model"}, Edge: true, Check: all(ok, named)},

@@ -98,15 +98,15 @@ type Target struct {
 	// Edge tells that the server is the gateway, which promises more than an engine: its own keys and models,
 	// nested errors with string codes, request ids, names echoed.
 	Edge bool
-	// Serves limits Cases to what the server can do: any of "embeddings", "tools", "json", and "errors" (errors of
-	// OpenAI's shape). nil: all of them.
+	// Serves limits Cases to what the server can do: any of "embeddings", "tools", "json", "responses", and "errors" (errors
+	// of OpenAI's shape). nil: all of them.
 	Serves []string
 }
 
 // Scenario is one call of the SDK. Its zero fields mean the SDK's own defaults.
 type Scenario struct {
 	Name string `json:"name"`
-	// Op is chat, tools, json_object, json_schema, embeddings, models or model (which retrieves Model).
+	// Op is chat, tools, json_object, json_schema, responses, embeddings, models or model (which retrieves Model).
 	Op string `json:"op"`
 	// Model and Key replace the target's.
 	Model string `json:"model"`

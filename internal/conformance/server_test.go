@@ -20,7 +20,7 @@ func TestClientsAgainstCPUEngine(t *testing.T) {
 func TestClientsAgainstSimulator(t *testing.T) {
 	server := testtools.Simulator(t, "--sim-start", "0s", "--sim-ttft", "100ms", "--sim-embeddings",
 		"--model-path", "org/smol", "--served-model-name", "org/smol", "--api-key", "sk-engine")
-	target := Target{BaseURL: server.URL + "/v1", Key: "sk-engine", Model: "org/smol", Serves: []string{"embeddings", "tools", "json"}}
+	target := Target{BaseURL: server.URL + "/v1", Key: "sk-engine", Model: "org/smol", Serves: []string{"embeddings", "tools", "json", "responses"}}
 	for _, client := range Clients() {
 		t.Run(client.Name, func(t *testing.T) { CheckAll(t, client, target, Cases(target)) })
 	}

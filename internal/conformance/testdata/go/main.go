@@ -13,6 +13,7 @@ import (
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/responses"
 	"github.com/openai/openai-go/v3/shared"
 )
 
@@ -145,6 +146,8 @@ func answer(ctx context.Context, client *openai.Client, s scenario, out *outcome
 		for _, e := range got.Data {
 			out.Dims = append(out.Dims, len(e.Embedding))
 		}
+	case "responses":
+		return respond(ctx, client, s, out, began)
 	default:
 		if s.Stream {
 			return stream(ctx, client, s, out, began)
@@ -239,6 +242,55 @@ func stream(ctx context.Context, client *openai.Client, s scenario, out *outcome
 		}
 	}
 	return events.Err()
+}
+
+// respond uses the Responses API.
+func respond(ctx context.Context, client *openai.Client, s scenario, out *outcome, began time.Time) error {
+	params := responses.ResponseNewParams{
+		Model:           s.Model,
+		Input:           responses.ResponseNewParamsInputUnion{OfString: openai.String(s.Prompt)},
+		MaxOutputTokens: openai.Int(s.MaxTokens),
+		Temperature:     openai.Float(0),
+	}
+	if !s.Stream {
+		got, err := client.Responses.New(ctx, params)
+		if err != nil {
+			return err
+		}
+		out.takeResponse(got)
+		out.Text = got.OutputText()
+		return nil
+	}
+	events := client.Responses.NewStreaming(ctx, params)
+	defer events.Close()
+	for events.Next() {
+		event := events.Current()
+		out.Chunks++
+		switch event.Type {
+		case "response.output_text.delta":
+			if out.First == 0 {
+				out.First = time.Since(began).Seconds()
+			}
+			out.Text += event.Delta
+		case "response.completed", "response.incomplete", "response.failed":
+			out.takeResponse(&event.Response)
+		}
+	}
+	return events.Err()
+}
+
+// takeResponse tells the end of an answer in the words of chat completions.
+func (o *outcome) takeResponse(got *responses.Response) {
+	o.Model, o.FinishReason = string(got.Model), string(got.Status)
+	switch got.Status {
+	case responses.ResponseStatusCompleted:
+		o.FinishReason = "stop"
+	case responses.ResponseStatusIncomplete:
+		o.FinishReason = "length"
+	}
+	if got.JSON.Usage.Valid() {
+		o.Usage = &usage{got.Usage.InputTokens, got.Usage.OutputTokens, got.Usage.TotalTokens}
+	}
 }
 
 // describe names an error as the other SDKs do: this one has a single type.

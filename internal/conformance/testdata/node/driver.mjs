@@ -18,6 +18,37 @@ function body(s) {
   return out;
 }
 
+// How the Responses API ends, in the words of chat completions.
+const finish = { completed: 'stop', incomplete: 'length' };
+
+function takeResponse(out, got) {
+  const u = got.usage;
+  Object.assign(out, { model: got.model, finish_reason: finish[got.status] ?? got.status,
+    usage: u && { prompt_tokens: u.input_tokens, completion_tokens: u.output_tokens, total_tokens: u.total_tokens } });
+}
+
+async function responses(client, s, out, began) {
+  const asked = { model: s.model, input: s.prompt, max_output_tokens: s.max_tokens, temperature: 0 };
+  if (!s.stream) {
+    const got = await client.responses.create(asked);
+    takeResponse(out, got);
+    out.text = got.output_text;
+    out.request_id = got._request_id ?? '';
+    return;
+  }
+  const { data: events, response } = await client.responses.create({ ...asked, stream: true }).withResponse();
+  out.request_id = response.headers.get('x-request-id') ?? '';
+  for await (const event of events) {
+    out.chunks++;
+    if (event.type === 'response.output_text.delta') {
+      out.first ??= seconds(began);
+      out.text += event.delta;
+    } else if (['response.completed', 'response.incomplete', 'response.failed'].includes(event.type)) {
+      takeResponse(out, event.response);
+    }
+  }
+}
+
 async function stream(client, s, out, began) {
   const extra = s.usage ? { stream_options: { include_usage: true } } : {};
   const { data: events, response } = await client.chat.completions.create({ ...body(s), ...extra, stream: true }).withResponse();
@@ -61,6 +92,8 @@ async function answer(client, s, out, began) {
     out.model = got.model;
     out.request_id = got._request_id ?? '';
     out.dims = got.data.map((e) => e.embedding.length);
+  } else if (s.op === 'responses') {
+    await responses(client, s, out, began);
   } else if (s.stream) {
     await stream(client, s, out, began);
   } else {

@@ -28,6 +28,34 @@ def usage(u):
     return u and {"prompt_tokens": u.prompt_tokens, "completion_tokens": u.completion_tokens, "total_tokens": u.total_tokens}
 
 
+# How the Responses API ends, in the words of chat completions.
+FINISH = {"completed": "stop", "incomplete": "length"}
+
+
+def take_response(out, got):
+    out.update(model=got.model, finish_reason=FINISH.get(got.status, got.status))
+    out["usage"] = got.usage and {"prompt_tokens": got.usage.input_tokens, "completion_tokens": got.usage.output_tokens,
+                                  "total_tokens": got.usage.total_tokens}
+
+
+def responses(client, s, out, began):
+    asked = {"model": s["model"], "input": s["prompt"], "max_output_tokens": s["max_tokens"], "temperature": 0}
+    if not s.get("stream"):
+        got = client.responses.create(**asked)
+        take_response(out, got)
+        out.update(text=got.output_text, request_id=got._request_id or "")
+        return
+    events = client.responses.create(stream=True, **asked)
+    out["request_id"] = events.response.headers.get("x-request-id", "")
+    for event in events:
+        out["chunks"] += 1
+        if event.type == "response.output_text.delta":
+            out.setdefault("first", time.monotonic() - began)
+            out["text"] += event.delta
+        elif event.type in ("response.completed", "response.incomplete", "response.failed"):
+            take_response(out, event.response)
+
+
 def stream(client, s, out, began):
     extra = {"stream_options": {"include_usage": True}} if s.get("usage") else {}
     calls = {}
@@ -67,6 +95,8 @@ def answer(client, s, out, began):
         got = client.embeddings.create(model=s["model"], input=[s["prompt"], "second"])
         out["model"], out["request_id"] = got.model, got._request_id or ""
         out["dims"] = [len(e.embedding) for e in got.data]
+    elif op == "responses":
+        responses(client, s, out, began)
     elif s.get("stream"):
         stream(client, s, out, began)
     else:
