@@ -203,8 +203,12 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(1, 1), func(c *Config) { c.BackoffMin, c.BackoffMax = 2*patience, 2*patience }),
 		},
 		{
-			name: "permanent failure", tenants: []string{"a", "a"}, budget: budget{startFail: 1, update: 1, retry: 1}, mayFail: true, permanent: true,
+			name: "permanent failure", tenants: []string{"a", "a"}, budget: budget{startFail: 1, retry: 1, scale: 1}, scaleTo: 2, mayFail: true, permanent: true,
 			config: with(exploreConfig(2, 1), func(c *Config) { c.Min = 1 }),
+		},
+		{
+			name: "failure and update", tenants: []string{"a", "a"}, budget: budget{startFail: 1, update: 1}, mayFail: true, permanent: true,
+			config: exploreConfig(1, 1),
 		},
 		{
 			name: "failing stops", tenants: []string{"a", "a"}, budget: budget{stopFail: stopTries - 1}, config: exploreConfig(1, 1),

@@ -107,6 +107,8 @@ var mutants = []struct {
 		}
 	}}, ""},
 
+	{mutant{name: "the machine forgets that it asked", scenario: "idle", after: func(w *world, _ event) { w.core.asking = false }}, "I2"},
+
 	// Timers.
 	{mutant{name: "no idle timer after ready", scenario: "cancels", after: tampering(evStarted, func(_ *world, s *slot) { s.check = 0 })}, "I8"},
 	{mutant{name: "no idle timer after a look", scenario: "idle", after: tampering(evObserved, func(_ *world, s *slot) { s.check = 0 })}, "I8"},

@@ -298,8 +298,11 @@ func (w *world) stepOn(e event) {
 		w.mut.after(w, e)
 	}
 	for _, f := range effs {
-		if f.kind == effGrant && (w.asking.stage != 0 || slices.ContainsFunc(w.effs, func(o effect) bool { return o.kind == effGrant })) {
+		if f.kind == effGrant && w.granting() {
 			w.fail("I2: two grants at once")
+		}
+		if f.kind == effGiveUp && f.err == nil && w.core.live() {
+			w.fail("I10: a request was given up although another replica may serve it")
 		}
 		if f.kind == effStop && !f.idle {
 			if !late && !slices.Contains(due[:], f.id) {
@@ -312,6 +315,13 @@ func (w *world) stepOn(e event) {
 			w.effs = append(w.effs, f)
 		}
 	}
+}
+
+// granting: a grant has been asked for, and the machine does not know its result.
+func (w *world) granting() bool {
+	return w.asking.stage != 0 ||
+		slices.ContainsFunc(w.effs, func(f effect) bool { return f.kind == effGrant }) ||
+		slices.ContainsFunc(w.results, func(e event) bool { return e.kind == evGranted })
 }
 
 // private does what touches no shared memory, up to the next thing that does.
