@@ -41,7 +41,7 @@ type Timeouts struct {
 	IdleStream time.Duration // between two bytes of a response, in either direction
 }
 
-// DefaultTimeouts are generous: a long prefill is silent (facts: headers come with the first token).
+// DefaultTimeouts are generous: a long prefill is silent (headers come with the first token: facts/sglang.md §6.4).
 func DefaultTimeouts() Timeouts {
 	return Timeouts{Request: time.Hour, FirstByte: 10 * time.Minute, IdleStream: 2 * time.Minute}
 }

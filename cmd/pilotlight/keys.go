@@ -19,10 +19,10 @@ func keysCommand() *cobra.Command {
 		Use:   "keys",
 		Short: "Make, list and revoke API keys",
 		Long: `Make, list and revoke API keys. Keys live as hashes in a file (auth.keys_file of the configuration; keys.yaml beside it
-by default). A running gateway sees changes within a second.`,
+by default). Say which with --config or --file. A running gateway sees changes within a second.`,
 	}
-	c.PersistentFlags().StringVarP(&configFile, "config", "c", "", "the configuration file, whose auth.keys_file is used")
-	c.PersistentFlags().StringVar(&file, "file", "", "the keys file itself")
+	c.PersistentFlags().StringVarP(&configFile, "config", "c", "", "the configuration `FILE`, whose auth.keys_file is used")
+	c.PersistentFlags().StringVar(&file, "file", "", "the keys `FILE` itself")
 	store := func() (auth.KeyFile, error) {
 		switch {
 		case file != "" && configFile != "":
@@ -47,8 +47,10 @@ func newKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	var tenant, name string
 	var expires time.Duration
 	c := &cobra.Command{
-		Use:   "new --tenant TENANT",
+		Use:   "new -c FILE --tenant TENANT",
 		Short: "Make a key and print it; it is shown this once",
+		Long: `Make a key for a tenant, add its hash to the keys file, and print the key on standard output: it is shown this once.
+The file is made with mode 0600 if it is missing, so run this as the user that the gateway runs as.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := store()
 			if err != nil {
@@ -73,7 +75,7 @@ func newKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&tenant, "tenant", "", "who the key belongs to (required)")
+	c.Flags().StringVar(&tenant, "tenant", "", "the application or team that the key is for (required)")
 	c.Flags().StringVar(&name, "name", "", "a note to tell keys apart")
 	c.Flags().DurationVar(&expires, "expires-in", 0, "how long the key is valid, such as 720h; without it: until revoked")
 	return c
@@ -81,7 +83,7 @@ func newKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 
 func listKeysCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
+		Use:   "list -c FILE",
 		Short: "List the keys, without their secrets",
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := store()
@@ -117,7 +119,7 @@ func keyState(k auth.Key, now time.Time) string {
 
 func revokeKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke ID",
+		Use:   "revoke -c FILE ID",
 		Short: "Refuse a key from now on",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

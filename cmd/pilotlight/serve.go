@@ -33,7 +33,9 @@ func serveCommand() *cobra.Command {
 
 The file is read again when it changes, and on SIGHUP; only what changed is applied. A file with errors changes nothing.
 The first SIGINT or SIGTERM lets requests in flight end, for at most --drain, and stops the replicas; a second one
-ends at once (replicas are killed at the next start).
+ends at once; replicas that still run are stopped at the next start.
+
+The access log goes to standard output, everything else to standard error, both as JSON lines.
 
 Exit status: 0 after an orderly end, 1 when something went wrong, 2 for a wrong command line or configuration.`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -45,13 +47,13 @@ Exit status: 0 after an orderly end, 1 when something went wrong, 2 for a wrong 
 		},
 	}
 	configFlag(c, &file)
-	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	c.Flags().StringVar(&level, "log-level", "info", "`LEVEL` of what goes to standard error: debug, info, warn or error")
 	c.Flags().DurationVar(&drain, "drain", defaultDrain, "how long requests in flight may go on at shutdown")
 	return c
 }
 
 func configFlag(c *cobra.Command, file *string) {
-	c.Flags().StringVarP(file, "config", "c", "", "the configuration file (required)")
+	c.Flags().StringVarP(file, "config", "c", "", "the configuration `FILE` (required)")
 	if err := c.MarkFlagRequired("config"); err != nil {
 		panic("BUG: " + err.Error())
 	}

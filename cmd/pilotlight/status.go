@@ -23,6 +23,8 @@ func statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [-c FILE | --admin URL]",
 		Short: "Show a running gateway's models, replicas and queues",
+		Long: `Show a running gateway's models, replicas and queues, and why a model's last start failed.
+Exit status: 0 when the gateway has answered, 1 when it has not, 2 for a wrong command line or configuration.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
 			case file != "" && url != "":
@@ -57,8 +59,8 @@ func statusCommand() *cobra.Command {
 			return printState(c.OutOrStdout(), &state, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&file, "config", "c", "", "the gateway's configuration file, for its admin address and token")
-	c.Flags().StringVar(&url, "admin", "", "the admin listener's address (default http://127.0.0.1:9000)")
+	c.Flags().StringVarP(&file, "config", "c", "", "the gateway's configuration `FILE`, for its admin address and token")
+	c.Flags().StringVar(&url, "admin", "", "the admin listener's `URL` (default http://127.0.0.1:9000)")
 	c.Flags().StringVar(&token, "token", "", "the admin token (default: the configuration's, or PILOTLIGHT_ADMIN_TOKEN)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
 	return c

@@ -27,7 +27,7 @@ type telemetry struct {
 	reloads     metric.Int64Counter
 }
 
-// startBuckets reach from a simulator's start to a large model's first one (facts: 15 minutes and more).
+// startBuckets reach from a simulator's start to a large model's first one (15 minutes and more: facts/sglang.md §4.3).
 var startBuckets = []float64{.1, .5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200}
 
 func newTelemetry() (*telemetry, error) {
