@@ -112,6 +112,9 @@ func (c *child) reap() (sglang.ExitStatus, error) {
 		err = nil
 	}
 	err = errors.Join(err, c.pidfd.Close())
+	if c.cmd.ProcessState == nil { // somebody else has reaped it
+		return sglang.ExitStatus{Unknown: true}, err
+	}
 	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
 	case !ok:
@@ -129,6 +132,7 @@ var errNotGone = errors.New("processes did not end after SIGKILL")
 // sweep kills whatever is left of a family and returns when all of it is gone. It must be called while
 // f.group, if set, cannot have been reused.
 func (f family) sweep(ctx context.Context) error {
+	known := make(map[int]member)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if f.group != 0 {
 			// EPERM: some member runs as another user; those that may be killed were.
@@ -140,17 +144,28 @@ func (f family) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		alive := 0
 		for _, m := range members {
+			known[m.pid] = m
+		}
+		alive := 0
+		for pid, m := range known {
+			// A dying process loses its environment, and with it the mark, before it is dead: once seen it is
+			// waited for by its number.
+			now, err := memberOf(pid)
+			if err != nil || now.start != m.start {
+				delete(known, pid) // gone
+				continue
+			}
+			m = now
 			switch {
-			case m.dead && m.pid != f.group:
+			case m.dead && pid != f.group:
 				err = m.reap()
 			case !m.dead:
 				alive++
 				err = m.kill()
 			}
 			if err != nil && !errors.Is(err, unix.EPERM) {
-				return fmt.Errorf("sweeping process %d: %w", m.pid, err)
+				return fmt.Errorf("sweeping process %d: %w", pid, err)
 			}
 		}
 		if alive == 0 {

@@ -17,7 +17,7 @@ import (
 type owner int
 
 const (
-	nobody  owner = iota // nothing listens
+	nobody  owner = iota // nothing listens, or the replica is about to be gone
 	ours                 // a process of the family
 	foreign              // somebody else, so an answer from the port means nothing
 )
@@ -46,13 +46,21 @@ func (f family) listener(host string, port int) (owner, error) {
 		return nobody, err
 	}
 	own := make(map[string]bool)
+	living := false
 	for _, m := range members {
-		m.sockets(own)
+		if m.sockets(own) && m.pid == f.group {
+			living = true
+		}
 	}
 	for _, socket := range sockets {
-		if !own[socket] {
-			return foreign, nil
+		if own[socket] {
+			continue
 		}
+		if !living {
+			// Dying processes lose their descriptors before their sockets are closed: it may have been ours.
+			return nobody, nil
+		}
+		return foreign, nil
 	}
 	return ours, nil
 }

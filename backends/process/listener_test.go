@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 )
 
@@ -32,7 +34,16 @@ func TestListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := family{group: 1 << 30, mark: "nobody", since: self.start}
+	// A family that has nothing to do with the listeners below, and one without a living process.
+	sleeper := exec.Command("sleep", "60")
+	sleeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sleeper.Wait()         //nolint:errcheck // it is killed
+	defer sleeper.Process.Kill() //nolint:errcheck // it is ours and lives
+	stranger := family{group: sleeper.Process.Pid, mark: "nobody", since: self.start}
+	nobodys := family{group: 1 << 30, mark: "nobody", since: self.start}
 	for _, c := range []struct {
 		network, address string
 		want             owner // as seen by a stranger, at 127.0.0.1
@@ -50,9 +61,11 @@ func TestListener(t *testing.T) {
 		if got, err := stranger.listener("127.0.0.1", port); err != nil || got != c.want {
 			t.Errorf("%s: got %d, %v; want %d", c.address, got, err, c.want)
 		}
+		if got, err := nobodys.listener("127.0.0.1", port); err != nil || got != nobody {
+			t.Errorf("%s: got %d, %v for a family that is gone; want nobody", c.address, got, err)
+		}
 		own := map[string]bool{}
-		self.sockets(own)
-		if len(own) == 0 {
+		if !self.sockets(own) || len(own) == 0 {
 			t.Error("this process has no sockets")
 		}
 		if err := l.Close(); err != nil {
@@ -74,6 +87,9 @@ func TestParseStat(t *testing.T) {
 	}
 	if m, err := parseStat(7, []byte("7 (x) Z 10 20 20 0 -1 0 1 0 0 0 0 0 0 0 20 0 1 0 3456\n")); err != nil || !m.dead {
 		t.Errorf("got %+v, %v for a zombie", m, err)
+	}
+	if m, err := parseStat(7, []byte("7 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 20 0 1 0 3456\n")); err != nil || !m.kernel {
+		t.Errorf("got %+v, %v for a thread of the kernel", m, err)
 	}
 	for _, text := range []string{"", "7", "7 (x) S 1 2", "7 (x) S a b c d e f g h i j k l m n o p q r s"} {
 		if m, err := parseStat(7, []byte(text)); err == nil {

@@ -119,7 +119,7 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 	case who == nobody: // it was closed meanwhile
 		err = fmt.Errorf("nobody listens on port %d any more", p.port)
 	case p.strange.Add(1) == 1:
-		// An engine that is just dying has lost its descriptors before its sockets are closed.
+		// A worker of the engine that is just dying has lost its descriptors before its sockets are closed.
 		err = fmt.Errorf("the listener on port %d is not known", p.port)
 	default:
 		err = errForeign

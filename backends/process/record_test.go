@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -158,7 +159,8 @@ func TestLeftoversOfADeadGateway(t *testing.T) {
 		if err := c.kin.sweep(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if _, err := c.reap(); err != nil {
+		// Being this process's children, some were reaped by the sweep, as orphans of a process 1 are.
+		if _, err := c.reap(); err != nil && !errors.Is(err, syscall.ECHILD) {
 			t.Error(err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pilotlight/backends"
 )
 
@@ -40,9 +42,17 @@ func TestSimulatedStart(t *testing.T) {
 		}
 	}()
 	want := []backends.Phase{backends.PhaseLaunch, backends.PhaseWeights, backends.PhaseKVCache, backends.PhaseGraphs, backends.PhaseWarmup}
-	// The cache is laid out between two looks.
-	if got := slices.DeleteFunc(slices.Clone(phases), func(p backends.Phase) bool { return p == backends.PhaseKVCache }); !slices.Equal(got, slices.Delete(slices.Clone(want), 2, 3)) {
-		t.Errorf("got phases %v, want %v", phases, want)
+	// Short phases may fall between two looks, but the order holds, and most are seen.
+	rest := want
+	for _, phase := range phases {
+		i := slices.Index(rest, phase)
+		if i < 0 {
+			t.Fatalf("got phases %v, want a part of %v in that order", phases, want)
+		}
+		rest = rest[i+1:]
+	}
+	if len(phases) < 3 || phases[0] != backends.PhaseLaunch {
+		t.Errorf("got phases %v, want most of %v", phases, want)
 	}
 	if !slices.IsSorted(percents) || len(percents) < 5 || percents[len(percents)-1] < 90 {
 		t.Errorf("got percents %v", percents)
@@ -111,13 +121,16 @@ func TestSimulatedFailures(t *testing.T) {
 	}
 }
 
-// The simulator's children inherit the output and outlive their parent; it ends itself by SIGKILL.
+// The simulator's children inherit the output and outlive their parent.
 func TestSimulatedCrashWithChildren(t *testing.T) {
 	d := newDriver(t, nil)
-	r := mustLaunch(t, d, simulated("--sim-children", "2", "--sim-crash-after", "200ms"), 1)
+	r := mustLaunch(t, d, simulated("--sim-children", "2"), 1)
 	left, err := r.child.kin.members()
 	if err != nil || len(left) != 3 {
 		t.Errorf("got %v, %v; want the server and two children", left, err)
+	}
+	if err := r.child.signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 	select {
 	case <-r.Exited():

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +36,7 @@ type member struct {
 	group  int
 	start  uint64 // ticks since boot
 	dead   bool   // a zombie: it holds nothing but its number
+	kernel bool   // a thread of the kernel, which has no environment
 }
 
 // members lists a family. Processes that end meanwhile, or that we may not look at, are left out.
@@ -68,10 +71,10 @@ func (f family) includes(m member) bool {
 	if f.group != 0 && m.group == f.group {
 		return true
 	}
-	if m.start < f.since || m.dead {
+	if m.start < f.since || m.dead || m.kernel {
 		return false
 	}
-	env, err := os.ReadFile(procPath(m.pid, "environ"))
+	env, err := environ(m.pid)
 	if err != nil {
 		return false // gone, or somebody else's
 	}
@@ -81,6 +84,18 @@ func (f family) includes(m member) bool {
 		}
 	}
 	return false
+}
+
+// environ reads a process's environment. It is empty for a moment while a new program is loaded, long
+// enough on a busy machine to overlook a process that was just started, so an empty one is looked at again.
+func environ(pid int) ([]byte, error) {
+	for pause := time.Millisecond; ; pause *= 2 {
+		env, err := os.ReadFile(procPath(pid, "environ"))
+		if err != nil || len(env) > 0 || pause > 16*time.Millisecond {
+			return env, err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // memberOf reads one process.
@@ -111,9 +126,12 @@ func parseStat(pid int, line []byte) (member, error) {
 	m.parent, err1 = strconv.Atoi(fields[1])
 	m.group, err2 = strconv.Atoi(fields[2])
 	m.start, err3 = strconv.ParseUint(fields[19], 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	flags, err4 := strconv.ParseUint(fields[6], 10, 64)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return member{}, fmt.Errorf("process %d: %w", pid, err)
 	}
+	const kernelThread = 0x00200000 // PF_KTHREAD of linux/sched.h
+	m.kernel = flags&kernelThread != 0
 	return m, nil
 }
 
@@ -144,19 +162,17 @@ func (m member) reap() error {
 	return err
 }
 
-// sockets adds the process's open sockets to set, as their descriptors' link targets. A process that is
-// gone, or that we may not look into, adds none.
-func (m member) sockets(set map[string]bool) {
+// sockets adds the process's open sockets to set, as their descriptors' link targets. It reports false if
+// the process has no descriptors: it is gone, or about to be. One that we may not look into adds nothing.
+func (m member) sockets(set map[string]bool) bool {
 	dir := procPath(m.pid, "fd")
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
 	for _, entry := range entries {
 		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil && strings.HasPrefix(target, "socket:") {
 			set[target] = true
 		}
 	}
+	return len(entries) > 0 || errors.Is(err, fs.ErrPermission)
 }
 
 func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
