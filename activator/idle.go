@@ -39,10 +39,9 @@ func (m *machine) onFenced(s *slot, e event, now moment) bool {
 	if s.state != Ready {
 		return false
 	}
-	if !e.ok { // somebody came in between: the eviction is off, and the word is read anew
+	if !e.ok { // somebody came in between: the eviction is off, and endIdle looks again when it is time
 		m.counters.Revoked++
 		m.answerPreemptor(s, ErrBusy)
-		m.observe(s)
 		return true
 	}
 	if s.preempt {

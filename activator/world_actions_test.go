@@ -467,6 +467,14 @@ func (w *world) checkQuiet() {
 			w.fail("cancel: the start of replica %d was not told to end", p.id)
 		}
 	}
+	for _, g := range w.open {
+		s := w.core.byID(w.gates[g].id)
+		if s == nil || s.state != Ready {
+			w.fail("publish: replica %d is shown to requests, and does not serve", w.gates[g].id)
+		} else if s.unknown != (w.gates[g].word&wordUnknown != 0) && !w.mut.knowsUnknown {
+			w.fail("I7: the machine and the word of replica %d disagree on what is known", s.id)
+		}
+	}
 	if waiting == 0 {
 		return
 	}

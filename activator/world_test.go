@@ -431,6 +431,17 @@ func (w *world) staying() int {
 	return n
 }
 
+// fallingAsleep counts those that will be woken up again if there is demand, rather than others started.
+func (w *world) fallingAsleep() int {
+	n := 0
+	for i := range w.core.slots {
+		if s := &w.core.slots[i]; s.state == Asleep && s.work == workSleep {
+			n++
+		}
+	}
+	return n
+}
+
 func (w *world) conclude(t *thread, o Outcome) {
 	t.outcomes++
 	t.outcome = o
@@ -545,6 +556,9 @@ func (w *world) begin(f effect) {
 			w.fail("BUG: opened unknown replica %d", f.id)
 			return
 		}
+		if p.cancelled {
+			w.fail("cancel: replica %d was opened although its start was cancelled", f.id)
+		}
 		if !p.alive || p.op != workNone {
 			w.fail("I1: opened replica %d, which does not serve", f.id)
 		}
@@ -572,6 +586,9 @@ func (w *world) begin(f effect) {
 				if o.slot == f.slot {
 					w.fail("I3: slot %d starts replica %d beside %d", f.slot, f.id, o.id)
 				}
+			}
+			if n := w.staying() + w.fallingAsleep(); n > w.core.want() {
+				w.fail("I3: %d replicas serve or will with the start of replica %d, %d wanted", n, f.id, w.core.want())
 			}
 			w.procs = append(w.procs, proc{id: f.id, slot: f.slot})
 			p = &w.procs[len(w.procs)-1]
