@@ -91,14 +91,18 @@ Run it:                 pilotlight serve -c pilotlight.yaml`,
 	return root
 }
 
-// wrapArgs makes wrong positional arguments a usage error.
+// wrapArgs makes wrong positional arguments and missing flags usage errors.
 func wrapArgs(c *cobra.Command) {
 	check := c.Args
 	if check == nil {
 		check = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
+		err := check(c, args)
+		if err == nil {
+			err = c.ValidateRequiredFlags() // cobra would look itself, later, and its error would not be a usageError
+		}
+		if err != nil {
 			return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
 		}
 		return nil
