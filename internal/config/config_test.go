@@ -172,8 +172,8 @@ func TestAccepted(t *testing.T) {
 			func(c *Config, m *Model) (any, any) { return m.Spec.ExtraArgs, []string{"--port", "{port}"} }},
 		{"static with defaults", replace(t, "    model_hf_path: org/a\n", "    backend: {static: {urls: ['http://x:1', 'http://y/z/']}}\n"),
 			func(c *Config, m *Model) (any, any) {
-				return []any{m.Spec.URLs, m.Spec.Engine, m.Spec.Driver, m.Activator.Min, m.Activator.Max, m.Spec.Command},
-					[]any{[]string{"http://x:1", "http://y/z"}, backends.EngineSGLang, backends.DriverStatic, 2, 2, []string(nil)}
+				return []any{m.Spec.URLs, m.Spec.Engine, m.Spec.Driver, m.Activator.Min, m.Activator.Max, m.Spec.Command, m.Spec.StartTimeout, m.Activator.BackoffMax},
+					[]any{[]string{"http://x:1", "http://y/z"}, backends.EngineSGLang, backends.DriverStatic, 2, 2, []string(nil), 30 * time.Second, 2 * time.Second}
 			}},
 		{"a queue that nothing may wait in for long", withField("cold: {max_wait: 0, grace: 0}"),
 			func(c *Config, m *Model) (any, any) { return m.Cold, gateway.Cold{Heartbeat: 10 * time.Second} }},

@@ -79,10 +79,10 @@ func (r *reader) model(v value, c *Config) modelFields {
 	m.Activator = r.scaling(scaling)
 	r.queueShare(&m, f.get("queue"), c)
 	m.Spec = backends.Spec{Model: m.Name, ModelID: m.ModelID}
-	r.timeouts(&m, f.get("timeouts"))
 	resources := f.get("resources").fields("cpu", "memory", "gpu", "disk", "shm")
 	m.Resources = r.resources(resources)
 	command := r.backend(&m, f, scaling)
+	r.timeouts(&m, f.get("timeouts"))
 	r.environment(&m, f.get("env_vars").asSecret(), f.get("secrets").asSecret())
 	gpu := resources.get("gpu")
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong

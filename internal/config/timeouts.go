@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"pilotlight/backends"
 	"pilotlight/gateway"
 )
 
@@ -10,15 +11,27 @@ import (
 // unit mistaken, such as 5ns for 5s.
 const leastPause = 10 * time.Millisecond
 
-// defaultStartTimeout is backends.Spec's own default, written out so that check can show it.
-const defaultStartTimeout = 20 * time.Minute
+const (
+	// defaultStartTimeout is backends.Spec's own default, written out so that check can show it.
+	defaultStartTimeout = 20 * time.Minute
+	// A server that somebody else runs is not being started: if it is away for so long, its clients should hear of it, and
+	// it is looked at again soon, not after the growing pauses that spare a device from doomed starts.
+	staticStartTimeout = 30 * time.Second
+	staticBackoff      = 2 * time.Second
+)
 
+// timeouts reads the block; the backend is known already.
 func (r *reader) timeouts(m *Model, v value) {
 	m.Timeouts = gateway.DefaultTimeouts()
 	f := v.fields("request", "start", "first_byte", "idle_stream", "drain")
 	m.Timeouts.Request = f.get("request").duration(m.Timeouts.Request, leastPause)
 	m.Timeouts.FirstByte = f.get("first_byte").duration(m.Timeouts.FirstByte, leastPause)
 	m.Timeouts.IdleStream = f.get("idle_stream").duration(m.Timeouts.IdleStream, leastPause)
-	m.Spec.StartTimeout = f.get("start").duration(defaultStartTimeout, leastPause)
+	def := defaultStartTimeout
+	if m.Spec.Driver == backends.DriverStatic {
+		def = staticStartTimeout
+		m.Activator.BackoffMax = staticBackoff
+	}
+	m.Spec.StartTimeout = f.get("start").duration(def, leastPause)
 	m.Activator.DrainTimeout = f.get("drain").duration(m.Activator.DrainTimeout, 0)
 }
