@@ -57,18 +57,27 @@ func Cases(target Target) []Case {
 // CheckAll plays cases with client and fails the test for each that went wrong. It returns the outcomes.
 func CheckAll(t testing.TB, client Client, target Target, cases []Case) []Outcome {
 	t.Helper()
+	outcomes := Run(t, client, target, scenariosOf(cases)...)
+	judge(t, client, target, cases, outcomes)
+	return outcomes
+}
+
+func scenariosOf(cases []Case) []Scenario {
 	scenarios := make([]Scenario, len(cases))
 	for i, c := range cases {
 		scenarios[i] = c.Scenario
 	}
-	outcomes := Run(t, client, target, scenarios...)
+	return scenarios
+}
+
+func judge(t testing.TB, client Client, target Target, cases []Case, outcomes []Outcome) {
+	t.Helper()
 	for i, c := range cases {
 		t.Logf("%s: %s: %.2f s, first text after %.2f s", client.Name, c.Name, outcomes[i].Elapsed, outcomes[i].First)
 		if err := c.Check(target, outcomes[i]); err != nil {
 			t.Errorf("%s: %s: %v\nin %s", client.Name, c.Name, err, outcomes[i])
 		}
 	}
-	return outcomes
 }
 
 func all(checks ...func(Target, Outcome) error) func(Target, Outcome) error {

@@ -232,7 +232,15 @@ func kindOfStatus(status int) string {
 // driver itself does. It is skipped where the client's language is missing.
 func Run(t testing.TB, client Client, target Target, scenarios ...Scenario) []Outcome {
 	t.Helper()
-	argv := client.command(t)
+	outcomes, err := drive(t.Context(), client.command(t), target, scenarios)
+	if err != nil {
+		t.Fatalf("%s: %v", client.Name, err)
+	}
+	return outcomes
+}
+
+// drive runs a driver. Safe for concurrent use.
+func drive(ctx context.Context, argv []string, target Target, scenarios []Scenario) ([]Outcome, error) {
 	timeout := target.Timeout
 	if timeout == 0 {
 		timeout = 3 * time.Minute
@@ -243,9 +251,9 @@ func Run(t testing.TB, client Client, target Target, scenarios ...Scenario) []Ou
 	}
 	input, err := json.Marshal(map[string]any{"base_url": target.BaseURL, "api_key": target.Key, "scenarios": filled})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = environ(os.Environ())
@@ -253,21 +261,21 @@ func Run(t testing.TB, client Client, target Target, scenarios ...Scenario) []Ou
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: driver: %v: %s\nafter: %s", client.Name, err, stderr.String(), stdout.String())
+		return nil, fmt.Errorf("driver: %w: %s\nafter: %s", err, stderr.String(), stdout.String())
 	}
 	var outcomes []Outcome
 	decoder := json.NewDecoder(&stdout)
 	for decoder.More() {
 		var o Outcome
 		if err := decoder.Decode(&o); err != nil {
-			t.Fatalf("%s: reading the driver's output: %v", client.Name, err)
+			return nil, fmt.Errorf("reading the driver's output: %w", err)
 		}
 		outcomes = append(outcomes, o)
 	}
 	if len(outcomes) != len(scenarios) {
-		t.Fatalf("%s: got %d outcomes, want %d", client.Name, len(outcomes), len(scenarios))
+		return nil, fmt.Errorf("got %d outcomes, want %d", len(outcomes), len(scenarios))
 	}
-	return outcomes
+	return outcomes, nil
 }
 
 func (s Scenario) filled(target Target) Scenario {

@@ -39,6 +39,9 @@ func GoModule(t testing.TB, dir, modfile string) string {
 	if modfile != "" {
 		flags = append(flags, "-modfile="+filepath.Join(abs, modfile))
 	}
+	if path := cached(abs, ".", flags); path != "" {
+		return path
+	}
 	// A missing network must not look like a driver that does not compile.
 	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
 	defer cancel()
@@ -50,11 +53,22 @@ func GoModule(t testing.TB, dir, modfile string) string {
 	return build(t, abs, ".", flags)
 }
 
+// cached is what build has made already, or "".
+func cached(dir, pkg string, flags []string) string {
+	built.mu.Lock()
+	defer built.mu.Unlock()
+	return built.paths[buildKey(dir, pkg, flags)]
+}
+
+func buildKey(dir, pkg string, flags []string) string {
+	return strings.Join(append([]string{dir, pkg}, flags...), "\n")
+}
+
 func build(t testing.TB, dir, pkg string, flags []string) string {
 	t.Helper()
 	built.mu.Lock()
 	defer built.mu.Unlock()
-	key := strings.Join(append([]string{dir, pkg}, flags...), "\n")
+	key := buildKey(dir, pkg, flags)
 	if path := built.paths[key]; path != "" {
 		return path
 	}

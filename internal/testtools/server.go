@@ -36,6 +36,19 @@ type Server struct {
 // waits until it is ready. It needs Python.
 func CPUEngine(t testing.TB, served, key string) *Server {
 	t.Helper()
+	engine := CPUEngineCommand(t)
+	port := freePort(t)
+	fill := strings.NewReplacer("{model_path}", engine.ModelPath, "{host}", "127.0.0.1", "{port}", strconv.Itoa(port), "{served_name}", served, "{api_key}", key)
+	var argv []string
+	for _, arg := range engine.Command {
+		argv = append(argv, fill.Replace(arg))
+	}
+	return serve(t, port, argv)
+}
+
+// CPUEngineCommand sets the real CPU engine up and returns how to run it. It needs Python.
+func CPUEngineCommand(t testing.TB) cpuengine.Engine {
+	t.Helper()
 	// The demo's own folder, so that a machine has one copy of the model.
 	skipIfShort(t, "python", cpuengine.Ready(cpuengine.Options{}))
 	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
@@ -44,13 +57,7 @@ func CPUEngine(t testing.TB, served, key string) *Server {
 	if err != nil {
 		Missing(t, "python", err)
 	}
-	port := freePort(t)
-	fill := strings.NewReplacer("{model_path}", engine.ModelPath, "{host}", "127.0.0.1", "{port}", strconv.Itoa(port), "{served_name}", served, "{api_key}", key)
-	var argv []string
-	for _, arg := range engine.Command {
-		argv = append(argv, fill.Replace(arg))
-	}
-	return serve(t, port, argv)
+	return engine
 }
 
 // Simulator builds and starts cmd/sglang-sim with flags beside the address, and waits until it is ready.
