@@ -49,8 +49,7 @@ func NewAdmin(o AdminOptions) *Admin {
 		ReadTimeout: headTimeout, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		SecureErrorLogMessage: true, Logger: serverLog{o.Logger},
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
-			(&apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http", Cause: err,
-				Message: "This is not an HTTP request that this endpoint understands."}).write(&ctx.Response)
+			errHead.withCause(readProblem(err)).write(&ctx.Response)
 		},
 	}
 	return a

@@ -3,11 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net"
 	"sync"
-	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +16,20 @@ type hangups struct {
 	wake int // eventfd that ends the loop
 	done chan struct{}
 
-	mu    sync.Mutex
-	conns map[int32]*clientConn // by descriptor; removed before the descriptor is closed
+	mu    sync.Mutex // guards the fields below
+	last  uint64     // token given out last
+	conns map[uint64]*clientConn
 }
+
+// Connections are known to the kernel by tokens that are never given out twice. A descriptor would not do: between the report of an
+// event and the look at the map its number may pass to another client's connection, which would then be taken for the one that left.
+func data(token uint64, events uint32) unix.EpollEvent {
+	return unix.EpollEvent{Events: events, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
+}
+
+func tokenOf(ev *unix.EpollEvent) uint64 { return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32 }
+
+const wakeToken = 0
 
 func newHangups() (*hangups, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -34,13 +41,13 @@ func newHangups() (*hangups, error) {
 		_ = unix.Close(epfd)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}
+	ev := data(wakeToken, unix.EPOLLIN)
 	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wake, &ev); err != nil {
 		_ = unix.Close(epfd)
 		_ = unix.Close(wake)
 		return nil, fmt.Errorf("epoll_ctl: %w", err)
 	}
-	h := &hangups{epfd: epfd, wake: wake, done: make(chan struct{}), conns: make(map[int32]*clientConn)}
+	h := &hangups{epfd: epfd, wake: wake, done: make(chan struct{}), conns: make(map[uint64]*clientConn)}
 	go h.loop()
 	return h, nil
 }
@@ -56,7 +63,6 @@ func (h *hangups) close() {
 func (h *hangups) loop() {
 	defer close(h.done)
 	events := make([]unix.EpollEvent, 128)
-	var gone []*clientConn
 	for {
 		n, err := unix.EpollWait(h.epfd, events, -1)
 		if err != nil {
@@ -65,34 +71,39 @@ func (h *hangups) loop() {
 			}
 			return
 		}
-		stop := false
-		gone = gone[:0]
-		h.mu.Lock()
-		for _, ev := range events[:n] {
-			if int(ev.Fd) == h.wake {
-				stop = true
-			} else if c := h.conns[ev.Fd]; c != nil {
-				gone = append(gone, c)
-			}
-		}
-		h.mu.Unlock()
-		for _, c := range gone {
-			c.left()
-		}
-		if stop {
+		if h.tell(events[:n]) {
 			return
 		}
 	}
 }
 
+// tell passes on what the kernel reported; true: the loop is to end.
+func (h *hangups) tell(events []unix.EpollEvent) (stop bool) {
+	for i := range events {
+		token := tokenOf(&events[i])
+		if token == wakeToken {
+			stop = true
+			continue
+		}
+		h.mu.Lock()
+		c := h.conns[token]
+		h.mu.Unlock()
+		if c != nil {
+			c.left()
+		}
+	}
+	return stop
+}
+
 func (h *hangups) add(c *clientConn) error {
+	h.mu.Lock()
+	h.last++
+	c.token = h.last
+	h.conns[c.token] = c
+	h.mu.Unlock()
 	var ctlErr error
 	err := c.raw.Control(func(fd uintptr) {
-		c.fd = int32(fd)
-		h.mu.Lock()
-		h.conns[c.fd] = c
-		h.mu.Unlock()
-		ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.fd}
+		ev := data(c.token, unix.EPOLLRDHUP|unix.EPOLLET)
 		ctlErr = unix.EpollCtl(h.epfd, unix.EPOLL_CTL_ADD, int(fd), &ev)
 	})
 	if err == nil {
@@ -104,128 +115,9 @@ func (h *hangups) add(c *clientConn) error {
 	return err
 }
 
-// remove must come before the descriptor is closed, because its number is given out again at once.
+// remove forgets a connection. The kernel forgets it by itself when the descriptor is closed.
 func (h *hangups) remove(c *clientConn) {
 	h.mu.Lock()
-	if h.conns[c.fd] == c {
-		delete(h.conns, c.fd)
-	}
+	delete(h.conns, c.token)
 	h.mu.Unlock()
-}
-
-// clientConn is an accepted connection that knows whether its client is still there.
-type clientConn struct {
-	net.Conn
-	raw     syscall.RawConn
-	hangups *hangups
-	fd      int32
-	closed  atomic.Bool
-	linger  atomic.Bool
-	open    *atomic.Int64 // connections now open
-
-	// stall bounds a write that the client does not read; nanoseconds, 0: none.
-	stall     atomic.Int64
-	stallFrom time.Time // when the write deadline was last armed; writer's goroutine only
-
-	mu      sync.Mutex // guards the fields below
-	gone    bool
-	request *exchange // the one being served, told when the client leaves
-}
-
-// begin makes x the request that hears of the client's leaving; it hears at once if that has happened already.
-func (c *clientConn) begin(x *exchange) {
-	c.mu.Lock()
-	c.request = x
-	gone := c.gone
-	c.mu.Unlock()
-	if gone {
-		x.clientLeft()
-	}
-}
-
-// end is called before x is given back: no signal reaches it afterwards.
-func (c *clientConn) end() {
-	c.mu.Lock()
-	c.request = nil
-	c.mu.Unlock()
-	c.stall.Store(0)
-}
-
-func (c *clientConn) left() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.gone = true
-	if c.request != nil {
-		c.request.clientLeft()
-	}
-}
-
-// Write arms the write deadline lazily: exact to a quarter, and free for all but a few writes.
-func (c *clientConn) Write(p []byte) (int, error) {
-	if limit := time.Duration(c.stall.Load()); limit > 0 {
-		if now := time.Now(); now.Sub(c.stallFrom) > limit/4 {
-			c.stallFrom = now
-			if err := c.SetWriteDeadline(now.Add(limit)); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return c.Conn.Write(p)
-}
-
-const (
-	lingerTime  = 3 * time.Second
-	lingerBytes = 256 << 20
-)
-
-// Close lets a client that is still sending read the answer first when linger is set: closing with unread data in the
-// socket would send a reset, and the answer would be lost with it.
-func (c *clientConn) Close() error {
-	if c.closed.Swap(true) {
-		return nil
-	}
-	c.open.Add(-1)
-	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.linger.Load() && tcp.CloseWrite() == nil {
-		_ = tcp.SetReadDeadline(time.Now().Add(lingerTime))
-		var buf [32 << 10]byte
-		for total := 0; total < lingerBytes; {
-			n, err := tcp.Read(buf[:])
-			total += n
-			if err != nil {
-				break
-			}
-		}
-	}
-	c.hangups.remove(c)
-	return c.Conn.Close()
-}
-
-// watchedListener wraps accepted TCP connections.
-type watchedListener struct {
-	net.Listener
-	hangups *hangups
-	open    *atomic.Int64
-}
-
-func (l *watchedListener) Accept() (net.Conn, error) {
-	for {
-		nc, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		sc, ok := nc.(syscall.Conn)
-		if !ok {
-			_ = nc.Close()
-			return nil, fmt.Errorf("BUG: a listener of %T connections has no descriptors to watch", nc)
-		}
-		raw, err := sc.SyscallConn()
-		if err == nil {
-			c := &clientConn{Conn: nc, raw: raw, hangups: l.hangups, open: l.open}
-			if err = l.hangups.add(c); err == nil {
-				l.open.Add(1)
-				return c, nil
-			}
-		}
-		_ = nc.Close() // reset between accept and now
-	}
 }

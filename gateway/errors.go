@@ -33,6 +33,16 @@ type apiError struct {
 	// Retry overrides the SDKs' own reading of the status: +1 x-should-retry true, -1 false, 0 no header.
 	Retry int
 	Cause error
+	// foreign: Code is the engine's word, which may be anything.
+	foreign bool
+}
+
+// label is the code for metrics and logs: one of a bounded set.
+func (e *apiError) label() string {
+	if e.foreign {
+		return defaultCode(e.Status)
+	}
+	return e.Code
 }
 
 func (e *apiError) Error() string {
@@ -208,11 +218,14 @@ func engineError(in sse.EngineError, status int) *apiError {
 	switch {
 	case isContextLength(in.Message), in.Type == "exceed_context_size_error":
 		e.Code = "context_length_exceeded"
+		return e
 	case status == 503 && in.Message == "The request queue is full.":
 		e.Code, e.RetryAfter, e.Retry = "queue_full", time.Second, 1
+		return e
 	case status == 503:
 		e.RetryAfter = time.Second
 	}
+	e.foreign = true
 	if e.Code == "" || isNumber(e.Code) {
 		e.Code = defaultCode(e.Status)
 	}

@@ -10,8 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,9 +53,12 @@ type Gateway struct {
 
 	table        atomic.Pointer[router.Table[*Model]]
 	requiresAuth atomic.Bool // some model does
+	anyOpen      atomic.Bool // some model does not, or there is none
 
 	open       atomic.Int64 // client connections
+	stopping   atomic.Bool
 	background sync.WaitGroup
+	plain      sync.WaitGroup  // streams to HTTP/1.0 clients, which fasthttp does not wait for
 	life       context.Context // ends when the gateway is closed
 	end        context.CancelFunc
 }
@@ -67,6 +72,8 @@ const (
 	// headTimeout bounds reading a request's head, bodyTimeout the whole of it.
 	headTimeout = 30 * time.Second
 	bodyTimeout = 5 * time.Minute
+	// keptBody is the largest buffer in bytes that outlives the body it was grown for.
+	keptBody = 64 << 10
 )
 
 // New makes a gateway without models.
@@ -96,9 +103,10 @@ func New(o Options) (*Gateway, error) {
 		ReadBufferSize: readBufferSize,
 		ReadTimeout:    headTimeout,
 		IdleTimeout:    idleTimeout,
-		HeaderReceived: func(*fasthttp.RequestHeader) fasthttp.RequestConfig {
-			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout, MaxRequestBodySize: int(g.maxBody.Load())}
+		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout, MaxRequestBodySize: g.bodyLimit(h)}
 		},
+		ExpectHandler: g.expected,
 		// Bodies are JSON, whatever a client's content type says; a form is never parsed.
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
@@ -107,18 +115,19 @@ func New(o Options) (*Gateway, error) {
 		CloseOnShutdown:              true,
 		Logger:                       serverLog{g.logger},
 	}
-	fasthttp.SetBodySizePoolLimit(1<<20, 1<<20)
+	// An idle connection keeps its body buffer for up to idleTimeout: what thousands of them may keep must be small.
+	fasthttp.SetBodySizePoolLimit(keptBody, keptBody)
 	return g, nil
 }
 
 // SetModels replaces what is served. Requests in progress keep the model that they began with.
 func (g *Gateway) SetModels(models []*Model) error {
 	entries := make([]router.Entry[*Model], len(models))
-	auth := false
+	auth, anyOpen := false, len(models) == 0
 	for i, m := range models {
 		m.prepare()
 		entries[i] = router.Entry[*Model]{Names: m.names(), Model: m}
-		auth = auth || m.RequiresAuth
+		auth, anyOpen = auth || m.RequiresAuth, anyOpen || !m.RequiresAuth
 	}
 	table, err := router.NewTable(entries)
 	if err != nil {
@@ -126,6 +135,7 @@ func (g *Gateway) SetModels(models []*Model) error {
 	}
 	g.table.Store(table)
 	g.requiresAuth.Store(auth)
+	g.anyOpen.Store(anyOpen)
 	return nil
 }
 
@@ -145,13 +155,32 @@ func (g *Gateway) Serve(ln net.Listener) error {
 		return fmt.Errorf("watching for clients that leave: %w", err)
 	}
 	defer h.close()
-	return g.server.Serve(&watchedListener{Listener: ln, hangups: h, open: &g.open})
+	if err := g.server.Serve(&watchedListener{Listener: ln, hangups: h, open: &g.open, log: g.logger}); err != nil {
+		return err
+	}
+	if !g.stopping.Load() {
+		return errors.New("the listener was closed")
+	}
+	// Requests in progress go on, and their clients may leave yet.
+	<-g.life.Done()
+	return nil
 }
 
 // Shutdown stops accepting and waits until requests in progress have ended, or ctx has.
 func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.stopping.Store(true)
 	err := g.server.ShutdownWithContext(ctx)
-	g.end()
+	plain := make(chan struct{})
+	go func() {
+		g.plain.Wait()
+		close(plain)
+	}()
+	select {
+	case <-plain:
+	case <-ctx.Done():
+	}
+	g.end() // cuts them
+	<-plain
 	g.background.Wait()
 	return err
 }
@@ -170,6 +199,19 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	r, rest := resolveRoute(ctx.Request.Header.RequestURI())
 	method := ctx.Method()
 	rec := record{start: time.Now(), id: id, route: r, conn: watched(ctx)}
+	defer g.survive(ctx, &rec)
+	// A write deadline set here makes fasthttp send the answer at once. Otherwise it keeps a short one back while another request has
+	// arrived already, and that one may wait for a model to start.
+	if err := ctx.SetWriteDeadline(time.Time{}); err != nil {
+		g.refuse(ctx, &rec, err)
+		return
+	}
+	if err := checkHead(&ctx.Request.Header); err != nil {
+		rec.conn.linger.Store(true)
+		ctx.SetConnectionClose()
+		g.refuse(ctx, &rec, err)
+		return
+	}
 	switch {
 	case r == routeNone:
 		g.refuse(ctx, &rec, errUnknownRoute)
@@ -191,6 +233,19 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	}
 }
 
+// survive keeps a bug that one request meets from ending everybody else's, which is what fasthttp would do.
+func (g *Gateway) survive(ctx *fasthttp.RequestCtx, rec *record) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	g.logger.Error("BUG: a request panicked", "request_id", rec.id, "route", rec.route.metric, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	ctx.SetConnectionClose()
+	g.refuse(ctx, rec, internalError(errPanic))
+}
+
+var errPanic = errors.New("panic")
+
 // refuse answers with an error before a request has reached a model.
 func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, rec *record, err error) {
 	rec.failure = asAPIError(err)
@@ -202,13 +257,12 @@ func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, rec *record, err error) {
 
 // unreadable answers what fasthttp could not read as a request. The connection is closed afterwards.
 func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	e := &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http", Cause: err,
-		Message: "This is not an HTTP request that this endpoint understands."}
+	e := errHead.withCause(readProblem(err))
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		e = errBodyTooLarge(int(g.maxBody.Load()))
+		e = g.tooLarge(&ctx.Request.Header)
 	case errors.As(err, &small):
 		e = &apiError{Status: 431, Type: typeInvalidRequest, Code: "headers_too_large",
 			Message: fmt.Sprintf("The request's headers are larger than %d bytes.", readBufferSize)}
@@ -233,9 +287,53 @@ func watched(ctx *fasthttp.RequestCtx) *clientConn {
 	return c
 }
 
+// readProblem names what kind of error err is, in words of our own: fasthttp's quote the header that they stumbled over, and that
+// may be a key.
+func readProblem(err error) error {
+	var chunk fasthttp.ErrBrokenChunk
+	var chunkPtr *fasthttp.ErrBrokenChunk
+	var small *fasthttp.ErrSmallBuffer
+	var netErr net.Error
+	var panicked *fasthttp.ErrBodyStreamWritePanic
+	switch {
+	case errors.As(err, &panicked):
+		return fmt.Errorf("BUG: %w", err)
+	case errors.Is(err, errCut):
+		return errCut
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return errors.New("time-out")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the connection ended")
+	case errors.As(err, &chunk), errors.As(err, &chunkPtr):
+		return errors.New("broken chunk")
+	case errors.Is(err, fasthttp.ErrBadTrailer):
+		return errors.New("broken trailer")
+	case errors.As(err, &small):
+		return errors.New("head too large")
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return fasthttp.ErrBodyTooLarge
+	case errors.As(err, &netErr):
+		return errors.New("the connection broke")
+	default:
+		return errors.New("malformed head")
+	}
+}
+
 // serverLog takes fasthttp's own messages.
 type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Printf(format string, args ...any) {
-	l.log.Debug("http server", "message", fmt.Sprintf(format, args...))
+	level := slog.LevelDebug
+	safe := make([]any, len(args))
+	for i, arg := range args {
+		safe[i] = arg
+		if err, ok := arg.(error); ok {
+			problem := readProblem(err)
+			safe[i] = problem
+			if errors.As(problem, new(*fasthttp.ErrBodyStreamWritePanic)) {
+				level = slog.LevelError
+			}
+		}
+	}
+	l.log.Log(context.Background(), level, "http server", "message", fmt.Sprintf(format, safe...))
 }

@@ -36,6 +36,9 @@ type fakeKeys struct{}
 
 func (fakeKeys) Identify(presented []byte, _ time.Time) (auth.Identity, error) {
 	tenant, ok := strings.CutPrefix(string(presented), "key-")
+	if tenant == "panic" {
+		panic("BUG: made by the test")
+	}
 	if !ok {
 		return auth.Identity{}, auth.ErrInvalidKey
 	}
@@ -120,6 +123,7 @@ type edgeOptions struct {
 	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
 	more     []*Model
 	noEngine bool // the engine's address refuses connections
+	accepted func(*net.TCPConn)
 }
 
 // newEdge starts a gateway with one model, "test/model:1b" alias "alias", whose engine is handler.
@@ -171,7 +175,7 @@ func newEdge(t *testing.T, o edgeOptions, handler http.Handler) *edge {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- g.Serve(ln) }()
+	go func() { served <- g.Serve(tunedListener{ln, o.accepted}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -188,6 +192,20 @@ func newEdge(t *testing.T, o edgeOptions, handler http.Handler) *edge {
 	})
 	addr := ln.Addr().String()
 	return &edge{t: t, url: "http://" + addr, addr: addr, gateway: g, model: &model, launcher: l, log: rec}
+}
+
+// tunedListener sets up accepted connections.
+type tunedListener struct {
+	net.Listener
+	accepted func(*net.TCPConn)
+}
+
+func (l tunedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil && l.accepted != nil {
+		l.accepted(c.(*net.TCPConn))
+	}
+	return c, err
 }
 
 // recorder keeps what was logged.

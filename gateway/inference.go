@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -56,11 +58,20 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 	x.waitUntil = start.Add(model.waitBudget(x.stream, wish, hint))
 
 	conn := rec.conn
-	conn.stall.Store(int64(model.Timeouts.IdleStream))
 	conn.begin(x)
 	g.metrics.began(model)
 	rec.attempted = true
 	rec.stream = x.stream
+	settled := false
+	defer func() {
+		if !settled { // a panic: what was taken is given back, and serve tells of it
+			conn.end()
+			x.finish(false)
+			rec.failure = internalError(errPanic)
+			rec.close(x, fasthttp.StatusInternalServerError, 0)
+			g.log(&rec)
+		}
+	}()
 
 	switch {
 	case x.stream:
@@ -75,6 +86,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 		if refused := s.peekError(); refused != nil {
 			err = refused
 		} else {
+			settled = true
 			s.commit(ctx)
 			return
 		}
@@ -87,6 +99,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 		failure.write(&ctx.Response)
 		rec.failure = failure
 	}
+	settled = true
 	conn.end()
 	x.finish(err == nil)
 	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()))
@@ -129,11 +142,11 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	if x.status >= 400 {
-		return engineError(sse.ParseError(x.status, body), x.status)
+	if err := x.refusal(body); err != nil {
+		return err
 	}
-	if x.status >= 300 {
-		return callError(&transport.Error{Phase: transport.PhaseBody, Err: errors.New("the engine answered " + strconv.Itoa(x.status))})
+	if x.stream {
+		return errNotStream // SDKs that asked for a stream find nothing in anything else, and do not complain (facts/clients.md §1.4)
 	}
 	copyHeaders(&ctx.Response.Header, &x.call.Header)
 	if isJSON(x.call.Header.ContentType()) {
@@ -141,6 +154,18 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 	}
 	ctx.SetStatusCode(x.status)
 	ctx.Response.SetBodyRaw(body)
+	return nil
+}
+
+// refusal is the error that the engine's answer tells of; nil if it is none.
+func (x *exchange) refusal(body []byte) error {
+	switch {
+	case x.status >= 400 && x.status <= 599:
+		return engineError(sse.ParseError(x.status, body), x.status)
+	case x.status < 200 || x.status >= 300:
+		// No use to a client: a redirect would lead it into our network, and a switch of protocols was not asked for.
+		return errEngineGone.withCause(fmt.Errorf("the engine answered %d", x.status))
+	}
 	return nil
 }
 
@@ -158,13 +183,17 @@ func (x *exchange) readAnswer() ([]byte, error) {
 	if size > maxAnswerBytes {
 		return nil, errEngineTooLong
 	}
-	body := make([]byte, 0, max(size+1, 1024)) // +1: the end is seen without growing
+	// +1: the end is seen without growing. What is only announced gets no memory.
+	body := make([]byte, 0, min(max(size+1, 1024), 1<<20))
 	for {
 		end, reason := x.earliest(time.Now().Add(x.model.Timeouts.IdleStream), x.deadline, errRequestTimeout)
 		n, err := x.call.Read(body[len(body):cap(body)], end)
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
+			if x.call.EndsWithConnection() && isJSON(x.call.Header.ContentType()) && !json.Valid(body) {
+				return nil, errEngineGone.withCause(errors.New("the engine's answer ends too early"))
+			}
 			return body, nil
 		case err == transport.ErrNotYet:
 			if reason != nil {

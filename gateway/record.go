@@ -41,7 +41,7 @@ func (r *record) close(x *exchange, status, bytesOut int) {
 func (g *Gateway) log(r *record) {
 	code := ""
 	if r.failure != nil {
-		code = r.failure.Code
+		code = r.failure.label()
 	}
 	if r.model != nil {
 		g.metrics.ended(r, code)

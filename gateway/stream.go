@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -39,6 +42,7 @@ type stream struct {
 	finished  bool // the last event was seen
 	answered  bool // and the engine's response was read to its end
 	firstByte bool
+	waiting   bool // for the engine, since x.lastIO
 	scratch   []byte
 	total     int
 }
@@ -97,7 +101,49 @@ func (s *stream) commit(ctx *fasthttp.RequestCtx) {
 	if s.early {
 		s.beat()
 	}
+	if !ctx.Request.Header.IsHTTP11() {
+		s.plain(ctx)
+		return
+	}
 	ctx.SetBodyStream(s, -1)
+}
+
+// plain sends the stream to a client of HTTP/1.0 (nginx's default towards its upstreams). fasthttp would send it in chunks, which
+// such a client takes for content; here the end of the connection ends the body, and the last event tells whether it is whole.
+func (s *stream) plain(ctx *fasthttp.RequestCtx) {
+	g := s.x.g
+	h := &ctx.Response.Header
+	head := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: %s\r\nConnection: close\r\n", time.Now().UTC().Format(http.TimeFormat))
+	for key, value := range h.All() {
+		if k := string(key); k != fasthttp.HeaderContentLength && k != fasthttp.HeaderConnection {
+			head = fmt.Appendf(head, "%s: %s\r\n", key, value)
+		}
+	}
+	head = append(head, "\r\n"...)
+	g.plain.Add(1)
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(net.Conn) {
+		defer g.plain.Done()
+		conn := s.rec.conn
+		stop := context.AfterFunc(g.life, conn.left)
+		defer stop()
+		defer s.Close() //nolint:errcheck // it gives none
+		if _, err := conn.Write(head); err != nil {
+			return
+		}
+		buf := make([]byte, fragmentSize)
+		for {
+			n, err := s.Read(buf)
+			if n > 0 {
+				if _, err := conn.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
 }
 
 // Read gives fasthttp the next bytes for the client.
@@ -163,8 +209,8 @@ func (s *stream) wait() error {
 		if err != nil {
 			return err
 		}
-		if s.x.status >= 400 {
-			return engineError(sse.ParseError(s.x.status, body), s.x.status)
+		if err := s.x.refusal(body); err != nil {
+			return err
 		}
 		return errNotStream
 	}
@@ -180,8 +226,8 @@ func (s *stream) whole() error {
 	if err != nil {
 		return err
 	}
-	if s.x.status != fasthttp.StatusOK {
-		return engineError(sse.ParseError(s.x.status, body), s.x.status)
+	if err := s.x.refusal(body); err != nil {
+		return err
 	}
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
@@ -216,12 +262,17 @@ func (s *stream) relay() error {
 // receive waits for more from the engine. Silence is filled with heartbeats, between events only.
 func (s *stream) receive() error {
 	x := s.x
+	if !s.waiting {
+		// Time that the client took to read is not the engine's.
+		s.waiting, x.lastIO = true, time.Now()
+	}
 	stalled := x.lastIO.Add(x.model.Timeouts.IdleStream)
 	end, reason := x.earliest(s.beatAt, stalled, errStalled)
 	_, err := x.read(end)
 	now := time.Now()
 	switch {
 	case err == nil:
+		s.waiting = false
 		return nil
 	case err == io.EOF:
 		return s.ended()

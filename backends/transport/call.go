@@ -271,6 +271,10 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 	return 0, err
 }
 
+// EndsWithConnection tells, after AwaitHead, that nothing but the end of the connection marks the end of the body, so that a
+// whole body looks like one that was cut.
+func (c *Call) EndsWithConnection() bool { return c.body.framing == framedByClose }
+
 // Close ends the call. The connection is kept for another one if the response was read to its end.
 func (c *Call) Close() {
 	c.mu.Lock()
