@@ -75,7 +75,7 @@ type Spec struct {
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.
 func (s *Spec) Hash() string {
 	same := *s
-	same.StartTimeout = 0 // how long somebody waits for it does not make another replica
+	same.StartTimeout = 0        // how long somebody waits for it does not make another replica
 	b, err := json.Marshal(same) // maps are marshalled in key order
 	if err != nil {
 		panic("BUG: a spec holds only plain values: " + err.Error())

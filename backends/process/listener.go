@@ -41,11 +41,16 @@ func (f family) listener(host string, port int) (owner, error) {
 	if err != nil || len(sockets) == 0 {
 		return nobody, err
 	}
+	own := make(map[string]bool)
+	// Nearly always the main process is the one that listens, and the list of all processes need not be read: twenty-five
+	// models that become ready at once would read it twenty-five times.
+	if m, err := memberOf(f.group); f.group != 0 && err == nil && f.includes(m) && m.sockets(own) && ownsAll(own, sockets) {
+		return ours, nil
+	}
 	members, err := f.members()
 	if err != nil {
 		return nobody, err
 	}
-	own := make(map[string]bool)
 	living := false
 	for _, m := range members {
 		if m.sockets(own) && m.pid == f.group {
@@ -63,6 +68,15 @@ func (f family) listener(host string, port int) (owner, error) {
 		return foreign, nil
 	}
 	return ours, nil
+}
+
+func ownsAll(own map[string]bool, sockets []string) bool {
+	for _, socket := range sockets {
+		if !own[socket] {
+			return false
+		}
+	}
+	return true
 }
 
 // listening returns the sockets of a kernel list (proc_net_tcp(5)) that accept connections to host:port, as
