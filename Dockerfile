@@ -15,8 +15,8 @@ RUN go mod download
 COPY . .
 ARG VERSION=
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/pilotlight ./cmd/pilotlight
-# A scratch image has no mkdir: the state folder is made here and copied with its owner.
-RUN mkdir -p /out/state
+# A scratch image has no mkdir: the state folder and /tmp are made here and copied with their owner.
+RUN mkdir -p /out/state /out/tmp
 
 FROM scratch
 # Roots for https upstreams and key sets.
@@ -24,6 +24,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/pilotlight /pilotlight
 # A number, not a name: there is no /etc/passwd, and Kubernetes' runAsNonRoot can check numbers only.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/pilotlight
+COPY --from=build --chown=65532:65532 /out/tmp /tmp
 USER 65532:65532
 # The default state_dir lies below HOME. Mount a volume here to keep learned start times.
 ENV HOME=/var/lib/pilotlight

@@ -65,16 +65,26 @@ func serve(ctx context.Context, file string, level slog.Level, drain time.Durati
 	if err != nil {
 		return usageError{err}
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	log := slog.New(jsonLog(stderr, level))
 	for _, w := range c.Warnings {
 		log.Warn("configuration", "file", c.Source, "line", w.Line, "path", w.Path, "warning", w.Message, "fix", w.Fix)
 	}
 	out := newBufferedLog(stdout)
 	defer out.close()
-	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: slog.New(slog.NewJSONHandler(out, nil)), Version: versionString()}
+	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: slog.New(jsonLog(out, slog.LevelInfo)), Version: versionString()}
 	return run(ctx, options, log, drain, func(a *app.App) {
 		log.Info("serving", "base_url", a.BaseURL(), "admin", a.AdminURL(), "models", len(c.Models))
 	})
+}
+
+// jsonLog writes durations in seconds; slog's own nanoseconds are for machines only.
+func jsonLog(w io.Writer, level slog.Level) slog.Handler {
+	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+		}
+		return a
+	}})
 }
 
 // run starts the gateway and keeps it up until a signal; SIGHUP reloads.

@@ -58,7 +58,7 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	return errors.Join(edge, models, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
 }
 
-// closeModels stops all models at once; each drains until ctx ends, and then has stopSlack to be gone.
+// closeModels stops all models at once; each drains until ctx ends, and is stopped then.
 func (a *App) closeModels(ctx context.Context) error {
 	a.mu.Lock()
 	models := make([]*model, 0, len(a.models)+len(a.leaving))

@@ -57,7 +57,8 @@ func TestFailedStarts(t *testing.T) {
 			if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); wantAfter && (err != nil || seconds < 1 || seconds > 59) {
 				t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
 			}
-			if f := s.model("m").Failure; f == nil || f.Class != tt.code || f.Permanent != tt.permanent {
+			s.Until(time.Second, "the state tells the failure", func() bool { return s.model("m").Failure != nil })
+			if f := s.model("m").Failure; f.Class != tt.code || f.Permanent != tt.permanent {
 				t.Errorf("state says %+v", f)
 			}
 			if n := len(s.Engines()); n != 0 {
