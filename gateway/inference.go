@@ -149,7 +149,13 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 		return errNotStream // SDKs that asked for a stream find nothing in anything else, and do not complain (facts/clients.md §1.4)
 	}
 	copyHeaders(&ctx.Response.Header, &x.call.Header)
-	if isJSON(x.call.Header.ContentType()) {
+	labelled := isJSON(x.call.Header.ContentType())
+	if !labelled && json.Valid(body) {
+		// Under another label, or none, openai-node hands out a string and openai-go an error (facts/clients.md §1.4).
+		ctx.Response.Header.SetContentType("application/json")
+		labelled = true
+	}
+	if labelled {
 		body = x.restoreModel(body)
 	}
 	ctx.SetStatusCode(x.status)

@@ -103,6 +103,23 @@ func TestOtherEnginesGetTheBodyAsItIs(t *testing.T) {
 	}
 }
 
+// SDKs parse by the label: JSON under another one, or none, is a string to one and an error to the next.
+func TestAnswersAreLabelledAsJSON(t *testing.T) {
+	for _, tt := range []struct{ ctype, body, want string }{
+		{"text/plain", plainAnswer, "application/json"},
+		{"application/octet-stream", plainAnswer, "application/json"},
+		{"application/json; charset=utf-8", plainAnswer, "application/json; charset=utf-8"},
+		{"text/plain", "no JSON", "text/plain"},
+	} {
+		e := newEdge(t, edgeOptions{engine: backends.EngineOpenAI, served: "test/model:1b", model: Model{ID: "m", RequiresAuth: true}}, says(200, tt.ctype, tt.body))
+		resp, got := e.chat(`{"model":"m"}`)
+		want := strings.Replace(tt.body, "test/model:1b", "m", 1)
+		if resp.Header.Get("Content-Type") != tt.want || got != want {
+			t.Errorf("%s: got %s under %q, want %s under %q", tt.ctype, got, resp.Header.Get("Content-Type"), want, tt.want)
+		}
+	}
+}
+
 func TestEngineErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name, body, ctype string
