@@ -104,7 +104,7 @@ func (l *fakeLauncher) last() *fakeInstance {
 
 // edge is a gateway in front of a scripted engine.
 type edge struct {
-	t        *testing.T
+	t        testing.TB
 	url      string
 	addr     string
 	gateway  *Gateway
@@ -127,7 +127,7 @@ type edgeOptions struct {
 }
 
 // newEdge starts a gateway with one model, "test/model:1b" alias "alias", whose engine is handler.
-func newEdge(t *testing.T, o edgeOptions, handler http.Handler) *edge {
+func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	t.Helper()
 	engine := httptest.NewUnstartedServer(handler)
 	engine.Config.IdleTimeout = 5 * time.Second // as SGLang
@@ -288,7 +288,7 @@ func openAIError(t *testing.T, body string) (out struct{ Message, Type, Param, C
 }
 
 // settles waits for a condition that follows soon.
-func settles(t *testing.T, what string, cond func() bool) {
+func settles(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {

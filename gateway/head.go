@@ -13,7 +13,7 @@ import (
 const maxUnknownBody = 64 << 10
 
 var (
-	errVersion = &apiError{Status: 505, Type: typeInvalidRequest, Code: "http_version_not_supported", Retry: -1,
+	errVersion = &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http",
 		Message: "This endpoint speaks HTTP/1.1 and HTTP/1.0."}
 	errHead = &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http",
 		Message: "This is not an HTTP request that this endpoint understands."}

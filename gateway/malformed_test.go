@@ -189,9 +189,9 @@ func malformedRows() []malformed {
 		bad("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
 
 		// Versions.
-		{name: "HTTP/0.9", send: strings.Replace(m1, "HTTP/1.1", "HTTP/0.9", 1), want: []int{505}, closed: true},
-		{name: "HTTP/1.2", send: strings.Replace(m1, "HTTP/1.1", "HTTP/1.2", 1), want: []int{505}, closed: true},
-		{name: "HTTP/2.0", send: strings.Replace(m1, "HTTP/1.1", "HTTP/2.0", 1), want: []int{505}, closed: true},
+		{name: "HTTP/0.9", send: strings.Replace(m1, "HTTP/1.1", "HTTP/0.9", 1), want: []int{400}, closed: true},
+		{name: "HTTP/1.2", send: strings.Replace(m1, "HTTP/1.1", "HTTP/1.2", 1), want: []int{400}, closed: true},
+		{name: "HTTP/2.0", send: strings.Replace(m1, "HTTP/1.1", "HTTP/2.0", 1), want: []int{400}, closed: true},
 		bad("HTTP/11", strings.Replace(m1, "HTTP/1.1", "HTTP/11", 1)),
 		bad("HTTP/1.10", strings.Replace(m1, "HTTP/1.1", "HTTP/1.10", 1)),
 		bad("http/1.1", strings.Replace(m1, "HTTP/1.1", "http/1.1", 1)),

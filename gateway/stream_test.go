@@ -62,7 +62,7 @@ type wire struct {
 func (w wire) body() string { return strings.Join(w.chunks, "") }
 
 // readWire reads one chunked answer to the end of the connection, or to the last chunk.
-func readWire(t *testing.T, c net.Conn) wire {
+func readWire(t testing.TB, c net.Conn) wire {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	br := bufio.NewReader(c)

@@ -103,6 +103,9 @@ func (b *body) readChunks(br *bufio.Reader, p []byte) (int, error) {
 				b.state = chunkEnd
 			}
 		case chunkEnd, chunkSize, chunkTrailer:
+			if total > 0 && !hasLine(br) {
+				return total, nil // what has arrived must not wait for what has not
+			}
 			line, err := b.nextLine(br)
 			if err != nil {
 				if total > 0 && isTimeout(err) {
@@ -124,7 +127,7 @@ func (b *body) readChunks(br *bufio.Reader, p []byte) (int, error) {
 				if i := bytes.IndexByte(line, ';'); i >= 0 {
 					line = line[:i]
 				}
-				size, ok := parseHex(bytes.TrimSpace(line))
+				size, ok := parseHex(bytes.Trim(line, " \t"))
 				if !ok {
 					return total, errBadChunk
 				}
@@ -136,6 +139,17 @@ func (b *body) readChunks(br *bufio.Reader, p []byte) (int, error) {
 			}
 		}
 	}
+}
+
+// hasLine tells whether a whole line can be read without waiting.
+func hasLine(br *bufio.Reader) bool {
+	have, _ := br.Peek(br.Buffered()) // no error: it is buffered
+	return bytes.IndexByte(have, '\n') >= 0
+}
+
+// mayBlock tells whether read may have to wait for its first byte.
+func (b *body) mayBlock(br *bufio.Reader) bool {
+	return br.Buffered() == 0 || b.framing == framedByChunks && b.state != chunkData
 }
 
 // nextLine is readLine that survives a time-out in the middle of a line.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
@@ -226,7 +227,7 @@ func (c *Call) AwaitHead(until time.Time) error {
 			return c.fail(PhaseBody, err)
 		}
 		if err := c.Header.Read(conn.br); err != nil {
-			return c.fail(PhaseBody, err)
+			return c.fail(PhaseBody, headProblem(err))
 		}
 		status := c.Header.StatusCode()
 		if status >= 100 && status < 200 && status != fasthttp.StatusSwitchingProtocols {
@@ -248,7 +249,7 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 		return 0, c.broken
 	}
 	conn := c.conn
-	if conn.br.Buffered() == 0 {
+	if c.body.mayBlock(conn.br) {
 		if err := conn.until(until); err != nil {
 			return 0, c.fail(PhaseBody, err)
 		}
@@ -307,6 +308,22 @@ func (c *Call) fail(phase Phase, err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return &Error{Phase: phase, Refused: phase == PhaseDial && errors.Is(err, syscall.ECONNREFUSED), Err: err}
+}
+
+var errBadHead = errors.New("the head of the response is malformed")
+
+// headProblem names what kind of error err is. fasthttp's text quotes what it has read, which may be part of an answer.
+func headProblem(err error) error {
+	var op *net.OpError
+	switch {
+	case isTimeout(err):
+		return os.ErrDeadlineExceeded
+	case errors.As(err, &op):
+		return op
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errBadHead
 }
 
 func isTimeout(err error) bool {

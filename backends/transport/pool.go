@@ -11,10 +11,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pilotlight/backends"
 )
@@ -131,14 +135,40 @@ func (p *Pool) take(now time.Time) *conn {
 	if n == 0 {
 		return nil
 	}
-	c := p.idle[n-1]
-	if now.Sub(c.idleFrom) >= p.idleFor {
-		return nil // so have all the others; the sweep closes them
+	for n > 0 {
+		c := p.idle[n-1]
+		if now.Sub(c.idleFrom) >= p.idleFor {
+			return nil // so have all the others; the sweep closes them
+		}
+		n--
+		p.idle[n] = nil
+		p.idle = p.idle[:n]
+		if c.silent() {
+			c.reused = true
+			return c
+		}
+		_ = c.Close() // does not block
 	}
-	p.idle[n-1] = nil
-	p.idle = p.idle[:n-1]
-	c.reused = true
-	return c
+	return nil
+}
+
+// silent tells whether nothing has arrived since the last response. What has is either the end, or bytes that would pass for
+// the beginning of somebody else's answer. Through TLS it cannot be told.
+func (c *conn) silent() bool {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var peekErr error
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, peekErr = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
+	return err == nil && errors.Is(peekErr, unix.EAGAIN)
 }
 
 // put keeps a connection whose last response was read to its end.

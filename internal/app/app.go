@@ -70,8 +70,8 @@ type App struct {
 // model is one entry of the configuration, running.
 type model struct {
 	name      string
-	id        string
-	specHash  string
+	id        string // guarded by App.mu
+	specHash  string // guarded by App.mu
 	created   int64
 	activator *activator.Model
 }
@@ -115,9 +115,11 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	keys := o.Keys
 	if keys == nil {
 		a.keysFile = &keyring{log: a.log}
-		if err = a.keysFile.follow(c.KeysFile); err != nil {
+		opened, err := a.keysFile.open(c.KeysFile)
+		if err != nil {
 			return nil, err
 		}
+		a.keysFile.follow(opened)
 		undo = append(undo, a.keysFile.close)
 		keys = a.keysFile
 	}
@@ -132,7 +134,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	undo = append(undo, func() { a.closeModels(context.Background()) })
 	for i := range c.Models {
-		if err = a.addModel(&c.Models[i]); err != nil {
+		if _, err = a.addModel(&c.Models[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -190,7 +192,7 @@ func (a *App) Retry(name string) bool {
 }
 
 // addModel starts a model's activator.
-func (a *App) addModel(c *config.Model) error {
+func (a *App) addModel(c *config.Model) (*model, error) {
 	// Ids name records and logs. A model that was removed and is added again may still have replicas that
 	// drain, and may yet start some for requests that waited: the new ones begin at a distance.
 	const distance = 1000
@@ -202,12 +204,13 @@ func (a *App) addModel(c *config.Model) error {
 		FirstID: first,
 	})
 	if err != nil {
-		return fmt.Errorf("model %s: %w", c.Name, err)
+		return nil, fmt.Errorf("model %s: %w", c.Name, err)
 	}
+	m := &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act}
 	a.mu.Lock()
-	a.models[c.Name] = &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act}
+	a.models[c.Name] = m
 	a.mu.Unlock()
-	return nil
+	return m, nil
 }
 
 func (a *App) launcher(c *config.Model) *launcher {

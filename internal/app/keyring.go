@@ -19,16 +19,20 @@ func (k *keyring) Identify(presented []byte, now time.Time) (auth.Identity, erro
 	return k.keys.Load().Identify(presented, now)
 }
 
-// follow takes over the file at path. If it cannot be read, the one before stays in force.
-func (k *keyring) follow(path string) error {
+// open reads the file at path, for follow.
+func (k *keyring) open(path string) (*auth.Keys, error) {
 	keys, err := auth.Open(path, k.log)
 	if err != nil {
-		return fmt.Errorf("auth.keys_file: %w", err)
+		return nil, fmt.Errorf("auth.keys_file: %w", err)
 	}
+	return keys, nil
+}
+
+// follow puts keys in the place of those before.
+func (k *keyring) follow(keys *auth.Keys) {
 	if old := k.keys.Swap(keys); old != nil {
 		old.Close()
 	}
-	return nil
 }
 
 func (k *keyring) close() { k.keys.Load().Close() }

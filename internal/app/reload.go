@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"pilotlight/auth"
 	"pilotlight/internal/config"
 )
 
@@ -70,8 +71,9 @@ func (a *App) reload(asked bool) error {
 }
 
 // apply changes what differs between the configuration in force and next. Models go out of the edge's table before they are
-// unloaded and come into it after they exist, so a request always finds a model that takes it.
-func (a *App) apply(next *config.Config, asked bool) error {
+// unloaded and come into it after they exist, so a request always finds a model that takes it. What can fail comes first, and is
+// undone: a configuration that is refused has changed nothing.
+func (a *App) apply(next *config.Config, asked bool) (err error) {
 	a.mu.Lock()
 	old, stopping := a.config, a.stopping
 	a.mu.Unlock()
@@ -79,10 +81,30 @@ func (a *App) apply(next *config.Config, asked bool) error {
 		return errors.New("shutting down")
 	}
 	changes := config.Diff(old, next)
-	for _, m := range changes.Added {
-		if err := a.addModel(m); err != nil {
+	var keys *auth.Keys
+	if a.keysFile != nil && next.KeysFile != old.KeysFile {
+		if keys, err = a.keysFile.open(next.KeysFile); err != nil {
 			return err
 		}
+	}
+	var undo []*model
+	defer func() {
+		if err == nil {
+			return
+		}
+		if keys != nil {
+			keys.Close()
+		}
+		for _, m := range undo {
+			a.dropModel(m)
+		}
+	}()
+	for _, c := range changes.Added {
+		m, err := a.addModel(c)
+		if err != nil {
+			return err
+		}
+		undo = append(undo, m)
 	}
 	for _, m := range slices.Concat(changes.Replaced, changes.Adjusted) {
 		a.mu.Lock()
@@ -93,12 +115,15 @@ func (a *App) apply(next *config.Config, asked bool) error {
 			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
 	}
-	if err := a.applySettings(old, next); err != nil {
-		return err
-	}
 	if err := a.publish(next); err != nil {
 		return err
 	}
+	if keys != nil {
+		a.keysFile.follow(keys)
+	}
+	a.totals.SetLimits(next.Queue.MaxRequests, next.Queue.MaxBytes)
+	a.gateway.Adjust(next.Gateway)
+	a.admin.SetToken(next.Admin.Token)
 	a.mu.Lock()
 	a.config, a.loaded, a.needsRestart = next, time.Now(), changes.NeedRestart
 	for _, removed := range changes.Removed {
@@ -123,17 +148,13 @@ func (a *App) apply(next *config.Config, asked bool) error {
 	return nil
 }
 
-// applySettings takes over the top-level settings that hold at once.
-func (a *App) applySettings(old, next *config.Config) error {
-	if a.keysFile != nil && next.KeysFile != old.KeysFile {
-		if err := a.keysFile.follow(next.KeysFile); err != nil {
-			return err
-		}
-	}
-	a.totals.SetLimits(next.Queue.MaxRequests, next.Queue.MaxBytes)
-	a.gateway.Adjust(next.Gateway)
-	a.admin.SetToken(next.Admin.Token)
-	return nil
+// dropModel takes back what addModel did for a configuration that was refused. No request has met the model.
+func (a *App) dropModel(m *model) {
+	a.mu.Lock()
+	delete(a.models, m.name)
+	a.leaving = append(a.leaving, m)
+	a.mu.Unlock()
+	a.unloads.Go(func() { a.unload(m) })
 }
 
 // unload lets a removed model serve what it has admitted, and stops it.

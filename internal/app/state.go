@@ -80,17 +80,21 @@ func (a *App) State() State {
 		models = append(models, a.models[a.config.Models[i].Name])
 	}
 	models = append(models, a.leaving...)
+	ids := make([]string, len(models)) // a reload may change them
+	for i, m := range models {
+		ids[i] = m.id
+	}
 	a.mu.Unlock()
-	for _, m := range models {
-		s.Models = append(s.Models, m.state())
+	for i, m := range models {
+		s.Models = append(s.Models, m.state(ids[i]))
 	}
 	return s
 }
 
-func (m *model) state() ModelState {
+func (m *model) state(id string) ModelState {
 	status := m.activator.Status()
 	s := ModelState{
-		Name: m.name, ModelID: m.id, State: status.State.String(), Leaving: status.Leaving,
+		Name: m.name, ModelID: id, State: status.State.String(), Leaving: status.Leaving,
 		QueuedRequests: status.QueuedRequests, QueuedBytes: status.QueuedBytes, ETASeconds: status.ETA.Seconds(),
 		Replicas: []ReplicaState{},
 		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/attribute"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
@@ -32,6 +33,8 @@ var startBuckets = []float64{.1, .5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 
 
 func newTelemetry() (*telemetry, error) {
 	registry := prometheus.NewRegistry()
+	// Not instruments of ours: what any Go program shows (go_goroutines, process_open_fds, process_resident_memory_bytes, …).
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
 	if err != nil {
 		return nil, fmt.Errorf("prometheus exporter: %w", err)

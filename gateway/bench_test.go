@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"pilotlight/backends"
+)
+
+// BenchmarkWarm is the whole chain on loopback: a client's socket, the gateway, and an engine that answers at once. Client and engine
+// allocate nothing, so that allocations are the gateway's.
+func BenchmarkWarm(b *testing.B) {
+	body := fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
+	json := `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
+	plain := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(json), json)
+	event := "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
+	stream := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		strings.Repeat(oneChunk(event), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
+	for _, bb := range []struct {
+		name, body, answer string
+		end                []byte
+		log                bool
+	}{
+		{"plain", body + "}", plain, nil, false},
+		{"plain, logged", body + "}", plain, nil, true},
+		{"stream of 5 events", body + `,"stream":true}`, stream, []byte("0\r\n\r\n"), false},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			e := newEdge(b, edgeOptions{}, http.NotFoundHandler())
+			e.gateway.accessLog = slog.New(slog.NewJSONHandler(io.Discard, nil))
+			e.gateway.Adjust(Config{AccessLog: bb.log})
+			e.atEngine(discardEngine(b, []byte(bb.answer)), backends.EngineSGLang)
+			c, err := net.Dial("tcp", e.addr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			request, buf := []byte(sized(keyed(chatLine), bb.body)), make([]byte, 64<<10)
+			ask := func() {
+				if _, err := c.Write(request); err != nil {
+					b.Fatal(err)
+				}
+				if !readMessage(c, buf, bb.end) {
+					b.Fatal("the answer is cut")
+				}
+			}
+			ask() // starts the replica
+			if !bytes.HasPrefix(buf, []byte("HTTP/1.1 200 ")) {
+				b.Fatalf("answered %.200q", buf)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				ask()
+			}
+		})
+	}
+}
+
+// discardEngine serves keep-alive connections with one prepared answer and allocates nothing for it.
+func discardEngine(tb testing.TB, answer []byte) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				for buf := make([]byte, 64<<10); ; {
+					if !readMessage(c, buf, nil) {
+						return
+					}
+					if _, err := c.Write(answer); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	tb.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().String()
+}
+
+// readMessage reads one request with a Content-Length, or what ends in end.
+func readMessage(c net.Conn, buf []byte, end []byte) bool {
+	n, want := 0, -1
+	for {
+		m, err := c.Read(buf[n:])
+		if err != nil {
+			return false
+		}
+		n += m
+		if end != nil {
+			if bytes.HasSuffix(buf[:n], end) {
+				return true
+			}
+			continue
+		}
+		if want < 0 {
+			if i := bytes.Index(buf[:n], []byte("\r\n\r\n")); i >= 0 {
+				want = i + 4
+				const name = "Content-Length: "
+				if j := bytes.Index(buf[:i], []byte(name)); j >= 0 {
+					length := 0
+					for _, d := range buf[j+len(name) : i] {
+						if d < '0' || d > '9' {
+							break
+						}
+						length = length*10 + int(d-'0')
+					}
+					want += length
+				}
+			}
+		}
+		if want >= 0 && n >= want {
+			return true
+		}
+	}
+}
