@@ -147,7 +147,8 @@ func coldError(status activator.WaitStatus, eta time.Duration) *apiError {
 	if eta > 0 {
 		msg += fmt.Sprintf(" It should be ready in about %d s.", int(math.Ceil(eta.Seconds())))
 	}
-	return &apiError{Status: 503, Type: typeServer, Code: "model_cold", RetryAfter: clampRetry(eta), Retry: 1,
+	after := time.Duration(activator.RetryAfter(eta)) * time.Second
+	return &apiError{Status: 503, Type: typeServer, Code: "model_cold", RetryAfter: after, Retry: 1,
 		Message: msg + " Try again then, or ask for a stream, which can wait longer."}
 }
 

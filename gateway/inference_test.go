@@ -331,8 +331,8 @@ func TestColdPlain(t *testing.T) {
 		if resp.StatusCode != 503 || resp.Header.Get("X-Should-Retry") != "true" || openAIError(t, text).Code != "model_cold" {
 			t.Errorf("%v: %d %v %s", headers, resp.StatusCode, resp.Header, text)
 		}
-		if after := resp.Header.Get("Retry-After"); after != "1" {
-			t.Errorf("Retry-After %q, want whole seconds of at least 1", after)
+		if after := resp.Header.Get("Retry-After"); after != "10" {
+			t.Errorf("Retry-After %q, want 10 where nothing is learned yet", after)
 		}
 		if d := time.Since(start); d > time.Second {
 			t.Errorf("%v: answered after %v", headers, d)
