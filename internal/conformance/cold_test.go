@@ -31,6 +31,7 @@ func slowStart(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestColdCases(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(slowStart))
 	t.Cleanup(server.Close)
 	target := Target{BaseURL: server.URL + "/v1", Key: "sk-x", Model: "m"}
@@ -40,12 +41,7 @@ func TestColdCases(t *testing.T) {
 		ImpatientCase("impatient", "m", false),
 		ImpatientCase("impatient stream", "m", true),
 	}
-	for _, client := range Clients() {
-		t.Run(client.Name, func(t *testing.T) {
-			t.Parallel() // they mostly wait
-			CheckAll(t, client, target, cases)
-		})
-	}
+	CheckTogether(t, func(Client) []Play { return []Play{{Target: target, Cases: cases}} })
 }
 
 func TestColdCasesRefuseWrongOutcomes(t *testing.T) {

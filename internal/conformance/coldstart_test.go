@@ -13,6 +13,7 @@ import (
 // Clients whose model has to be started first notice nothing but the wait, with their own time-outs and retries. Each
 // client has models of its own here, so that each sees whole starts; one more is for all of them together.
 func TestClientsThroughGatewayCold(t *testing.T) {
+	t.Parallel()
 	const shared = 5 * time.Second
 	// Heartbeats from the first second on, so that starts this short have some.
 	const early = "cold: {grace: 1s, heartbeat: 1s}"
@@ -71,6 +72,7 @@ func hinted(model string) Case {
 
 // One start serves everybody, however long it takes: with PILOTLIGHT_SCALE=full longer than a proxy's minute.
 func TestOneStartServesAllClients(t *testing.T) {
+	t.Parallel()
 	starts := []time.Duration{5 * time.Second}
 	if gatewaytest.Full() {
 		starts = []time.Duration{25 * time.Second, 95 * time.Second}

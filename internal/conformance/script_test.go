@@ -97,37 +97,47 @@ func (s *scriptedServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestClientsAgainstScripts(t *testing.T) {
 	handler := &scriptedServer{attempts: map[string]int{}}
 	server := httptest.NewServer(handler)
-	defer server.Close()
-	for _, client := range Clients() {
-		t.Run(client.Name, func(t *testing.T) {
-			var names []string
-			var scenarios []Scenario
-			for name, sc := range scripts {
-				names = append(names, name)
-				scenarios = append(scenarios, Scenario{Name: name, Op: "chat", Stream: sc.stream != nil, Headers: map[string]string{"x-script": client.Name + "/" + name}})
-			}
-			outcomes := Run(t, client, Target{BaseURL: server.URL + "/v1", Key: "sk-x", Model: "m"}, scenarios...)
-			for i, name := range names {
-				sc, o := scripts[name], outcomes[i]
-				handler.mu.Lock()
-				attempts := handler.attempts[client.Name+"/"+name]
-				handler.mu.Unlock()
-				if o.Kind() != sc.wantKind || o.Text != sc.wantText || attempts != sc.wantAttempts || o.Elapsed < sc.slow {
-					t.Errorf("%s: got kind %q, text %q, %d attempts, %.2f s; want kind %q, text %q, %d attempts, at least %.0f s\nin %s",
-						name, o.Kind(), o.Text, attempts, o.Elapsed, sc.wantKind, sc.wantText, sc.wantAttempts, sc.slow, o)
-				}
-				if sc.status != 0 && sc.wantKind != "" {
-					want := Fault{Status: sc.status, Code: sc.code, Type: "t", Param: "model", BodyMessage: "scripted", RequestID: fmt.Sprintf("req-%d", attempts)}
-					got := *o.Error
-					got.Class, got.Message = "", ""
-					if got != want {
-						t.Errorf("%s: got %+v, want %+v", name, got, want)
-					}
-				}
-				if name == "error in a stream" && !strings.Contains(o.Error.Message, "the engine is gone") {
-					t.Errorf("%s: got message %q, want the server's", name, o.Error.Message)
-				}
-			}
-		})
+	t.Cleanup(server.Close)
+	t.Parallel()
+	CheckTogether(t, func(client Client) []Play {
+		play := Play{Target: Target{BaseURL: server.URL + "/v1", Key: "sk-x", Model: "m"}}
+		for name, sc := range scripts {
+			id := client.Name + "/" + name
+			play.Cases = append(play.Cases, Case{
+				Scenario: Scenario{Name: name, Op: "chat", Stream: sc.stream != nil, Headers: map[string]string{"x-script": id}},
+				Check:    func(_ Target, o Outcome) error { return sc.check(o, handler.count(id)) },
+			})
+		}
+		return []Play{play}
+	})
+}
+
+func (s *scriptedServer) count(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attempts[id]
+}
+
+// check compares what came of a script with what must.
+func (sc script) check(o Outcome, attempts int) error {
+	if o.Kind() != sc.wantKind || o.Text != sc.wantText || attempts != sc.wantAttempts || o.Elapsed < sc.slow {
+		return fmt.Errorf("got kind %q, text %q, %d attempts, %.2f s; want kind %q, text %q, %d attempts, at least %.0f s",
+			o.Kind(), o.Text, attempts, o.Elapsed, sc.wantKind, sc.wantText, sc.wantAttempts, sc.slow)
 	}
+	if sc.wantKind == "" {
+		return nil
+	}
+	if sc.status == 0 {
+		if !strings.Contains(o.Error.Message, "the engine is gone") {
+			return fmt.Errorf("got message %q, want the server's", o.Error.Message)
+		}
+		return nil
+	}
+	want := Fault{Status: sc.status, Code: sc.code, Type: "t", Param: "model", BodyMessage: "scripted", RequestID: fmt.Sprintf("req-%d", attempts)}
+	got := *o.Error
+	got.Class, got.Message = "", ""
+	if got != want {
+		return fmt.Errorf("got %+v, want %+v", got, want)
+	}
+	return nil
 }

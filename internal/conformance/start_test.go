@@ -53,6 +53,7 @@ var twice = func() *int { n := 1; return &n }()
 // A model that does not start is the client's own typed error, with the class, what to do, the request id, and as many
 // attempts as make sense: one where nothing can change, the SDK's own number where the next start may be better.
 func TestClientsThroughGatewayToModelsThatDoNotStart(t *testing.T) {
+	t.Parallel()
 	var models []string
 	plays := map[string]*Play{}
 	want := map[string]int{}

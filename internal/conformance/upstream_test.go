@@ -232,6 +232,7 @@ func (u upstream) check(id string) func(Target, Outcome) error {
 // Whatever a model server does, a client gets an answer or its own typed error: with the message, the request id, the right
 // number of attempts, and never an answer that lacks its end and says nothing of it.
 func TestClientsThroughGatewayToBrokenServers(t *testing.T) {
+	t.Parallel()
 	handler := &upstreamServer{attempts: map[string]int{}}
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
