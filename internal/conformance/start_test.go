@@ -6,14 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"pilotlight/backends"
 	"pilotlight/internal/testtools/gatewaytest"
 )
 
 // failedStart is one way in which a model does not start. The classes that are missing here need a second process at
 // the right moment (port_taken), a broken machine (launch_error), or are never told to a waiter (stopped).
 type failedStart struct {
-	class backends.Class
+	class string // the code that clients see
 	// flags are the simulator's; model replaces its whole entry.
 	flags []string
 	extra string
@@ -24,24 +23,24 @@ type failedStart struct {
 }
 
 var failedStarts = []failedStart{
-	{class: backends.ClassOutOfMemory, flags: []string{"--sim-fail", "oom"}, permanent: true, says: "memory"},
-	{class: backends.ClassModelNotFound, flags: []string{"--sim-fail", "no-repo"}, permanent: true, says: "did not start"},
-	{class: backends.ClassGated, flags: []string{"--sim-fail", "gated"}, permanent: true, says: "HF_TOKEN"},
-	{class: backends.ClassUnsupported, flags: []string{"--sim-fail", "unsupported"}, permanent: true, says: "did not start"},
-	{class: backends.ClassBadFlag, flags: []string{"--no-such-flag", "1"}, permanent: true, says: "did not start"},
-	{class: backends.ClassDriver, flags: []string{"--sim-fail", "driver"}, permanent: true, says: "did not start"},
-	{class: backends.ClassNotFound, permanent: true, says: "not installed", model: func(_ *testing.T, name string) string {
+	{class: "out_of_memory", flags: []string{"--sim-fail", "oom"}, permanent: true, says: "memory"},
+	{class: "model_not_found_upstream", flags: []string{"--sim-fail", "no-repo"}, permanent: true, says: "did not start"},
+	{class: "model_gated", flags: []string{"--sim-fail", "gated"}, permanent: true, says: "HF_TOKEN"},
+	{class: "unsupported_model", flags: []string{"--sim-fail", "unsupported"}, permanent: true, says: "did not start"},
+	{class: "invalid_launch_argument", flags: []string{"--no-such-flag", "1"}, permanent: true, says: "did not start"},
+	{class: "device_error", flags: []string{"--sim-fail", "driver"}, permanent: true, says: "did not start"},
+	{class: "command_not_found", permanent: true, says: "not installed", model: func(_ *testing.T, name string) string {
 		return gatewaytest.Model(name, "model_path: simulated\nbackend: {process: {command: [no-such-engine]}}")
 	}},
-	{class: backends.ClassDiskFull, flags: []string{"--sim-fail", "disk-full"}, says: "disk"},
-	{class: backends.ClassKilled, flags: []string{"--sim-fail", "killed"}, says: "did not start"},
-	{class: backends.ClassExited, flags: []string{"--sim-fail", "exit"}, says: "did not start"},
-	{class: backends.ClassHang, flags: []string{"--sim-fail", "hang"}, extra: "timeouts: {start: 1s}", says: "did not start"},
-	{class: backends.ClassSecret, says: "secret", model: func(t *testing.T, name string) string {
+	{class: "disk_full", flags: []string{"--sim-fail", "disk-full"}, says: "disk"},
+	{class: "killed", flags: []string{"--sim-fail", "killed"}, says: "did not start"},
+	{class: "engine_exited", flags: []string{"--sim-fail", "exit"}, says: "did not start"},
+	{class: "start_hang", flags: []string{"--sim-fail", "hang"}, extra: "timeouts: {start: 1s}", says: "did not start"},
+	{class: "secret_unavailable", says: "secret", model: func(t *testing.T, name string) string {
 		lines := fmt.Sprintf("secrets: [{name: token, env: TOKEN, file: %s}]", filepath.Join(t.TempDir(), "none"))
 		return gatewaytest.SimModel(t, name, lines, "--sim-start", "0s")
 	}},
-	{class: backends.ClassUnreachable, says: "did not start", model: func(_ *testing.T, name string) string {
+	{class: "unreachable", says: "did not start", model: func(_ *testing.T, name string) string {
 		// Port 9 is not listened on.
 		return gatewaytest.Model(name, "timeouts: {start: 1s}\nbackend: {static: {urls: [\"http://127.0.0.1:9\"]}}")
 	}},
@@ -67,22 +66,22 @@ func TestClientsThroughGatewayToModelsThatDoNotStart(t *testing.T) {
 		play := &Play{}
 		plays[client.Name] = play
 		for j, f := range failedStarts {
-			name := strings.ReplaceAll(string(f.class), "_", "-")
+			name := strings.ReplaceAll(f.class, "_", "-")
 			if !f.permanent {
 				name += fmt.Sprint("-", i)
 			}
 			if !f.permanent || i == 0 {
 				models = append(models, entry(f, name))
 			}
-			s := Scenario{Name: string(f.class), Op: "chat", Model: name, Stream: (i+j)%2 == 0}
+			s := Scenario{Name: f.class, Op: "chat", Model: name, Stream: (i+j)%2 == 0}
 			attempts := 1
 			if !f.permanent {
 				attempts = 3
-				if f.class != backends.ClassExited {
+				if f.class != "engine_exited" {
 					s.MaxRetries, attempts = twice, 2
 				}
 			}
-			id := client.Name + "." + string(f.class)
+			id := client.Name + "." + f.class
 			s.Headers = map[string]string{"x-request-id": id}
 			want[id] = attempts
 			play.Cases = append(play.Cases, Case{Scenario: s, Check: notStarted(f, id)})
@@ -121,7 +120,7 @@ func TestClientsThroughGatewayToModelsThatDoNotStart(t *testing.T) {
 
 func notStarted(f failedStart, id string) func(Target, Outcome) error {
 	return func(target Target, o Outcome) error {
-		if err := refused("server", 503, string(f.class))(target, o); err != nil {
+		if err := refused("server", 503, f.class)(target, o); err != nil {
 			return err
 		}
 		if !strings.Contains(o.Error.BodyMessage, f.says) || o.Error.RequestID != id {
