@@ -73,14 +73,11 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 		}
 	}()
 
-	switch {
-	case x.stream:
-		err = x.advance(start.Add(model.Cold.Grace))
-	case model.Cold.KeepAliveJSON:
-		err = x.advance(start.Add(model.Cold.Grace))
-	default:
-		err = x.advance(x.deadline.Add(time.Second))
+	until := x.deadline.Add(time.Second) // never reached: the deadline's own error comes first
+	if x.stream || model.Cold.KeepAliveJSON {
+		until = start.Add(model.Cold.Grace)
 	}
+	err = x.advance(until)
 	if err == errNotYet || err == nil && x.step == stepReady && x.isStream() {
 		s := newStream(x, rec, err == errNotYet)
 		if refused := s.peekError(); refused != nil {

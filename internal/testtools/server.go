@@ -27,7 +27,7 @@ type Server struct {
 	Started time.Duration
 
 	cmd    *exec.Cmd
-	output *lockedBuffer
+	output *Buffer
 	exited chan struct{} // closed once err is set
 	err    error
 }
@@ -84,7 +84,7 @@ const startTimeout = 90 * time.Second
 
 func serve(t testing.TB, port int, argv []string) *Server {
 	t.Helper()
-	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", port), output: &lockedBuffer{}, exited: make(chan struct{})}
+	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", port), output: &Buffer{}, exited: make(chan struct{})}
 	s.cmd = exec.Command(argv[0], argv[1:]...)
 	// Ready at once instead of after a second of trial generation; means nothing to the CPU engine.
 	s.cmd.Env = append(os.Environ(), "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=0")
@@ -155,20 +155,22 @@ func (s *Server) kill(t testing.TB) {
 	<-s.exited
 }
 
-// lockedBuffer is a bytes.Buffer that one goroutine writes and another reads.
-type lockedBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
+// Buffer keeps what a process writes, while others read it. The zero value is empty.
+type Buffer struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
 }
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
+// Write never fails.
+func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.buf.Write(p)
+	return b.text.Write(p)
 }
 
-func (b *lockedBuffer) String() string {
+// String is everything written so far.
+func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.buf.String()
+	return b.text.String()
 }

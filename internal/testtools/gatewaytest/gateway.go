@@ -4,7 +4,6 @@ package gatewaytest
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +42,7 @@ type Gateway struct {
 
 	t      testing.TB
 	cmd    *exec.Cmd
-	output *buffer
+	output *testtools.Buffer
 	ended  chan struct{}
 	err    error // of the process, once ended is closed
 
@@ -55,7 +54,7 @@ type Gateway struct {
 // have ended well, and may leave neither processes nor records.
 func Serve(t testing.TB, yaml string) *Gateway {
 	t.Helper()
-	g := &Gateway{t: t, Dir: t.TempDir(), keys: map[string]string{}, output: &buffer{}}
+	g := &Gateway{t: t, Dir: t.TempDir(), keys: map[string]string{}, output: &testtools.Buffer{}}
 	g.File = filepath.Join(g.Dir, "pilotlight.yaml")
 	g.Write(yaml)
 	g.Key("a")
@@ -260,22 +259,4 @@ func tail(s string, n int) string {
 		return "…" + s[len(s)-n:]
 	}
 	return s
-}
-
-// buffer keeps what a process writes.
-type buffer struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
