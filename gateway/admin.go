@@ -67,6 +67,8 @@ func (a *Admin) Shutdown(ctx context.Context) error { return a.server.ShutdownWi
 var (
 	errAdminToken = &apiError{Status: 401, Type: typeInvalidRequest, Code: "invalid_admin_token",
 		Message: "The admin API asks for its token: Authorization: Bearer TOKEN (admin.token in the configuration)."}
+	errAdminOrigin = &apiError{Status: 403, Type: typeInvalidRequest, Code: "cross_site_request",
+		Message: "The admin API takes no requests from web pages."}
 	errAdminRoute = &apiError{Status: 404, Type: typeInvalidRequest, Code: "unknown_url",
 		Message: "The admin listener serves /healthz, /readyz, /metrics, GET /api/state, POST /api/reload and POST /api/models/NAME/retry."}
 )
@@ -89,6 +91,11 @@ func (a *Admin) serve(ctx *fasthttp.RequestCtx) {
 	}
 	if !a.admitted(&ctx.Request.Header) {
 		errAdminToken.write(&ctx.Response)
+		return
+	}
+	// A page of another site can make a browser on this machine send a simple POST, and names its origin then.
+	if method == fasthttp.MethodPost && len(ctx.Request.Header.Peek("Origin")) > 0 {
+		errAdminOrigin.write(&ctx.Response)
 		return
 	}
 	model, isRetry := strings.CutSuffix(strings.TrimPrefix(path, "/api/models/"), "/retry")
