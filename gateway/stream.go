@@ -42,8 +42,8 @@ type stream struct {
 	finished  bool // the last event was seen
 	answered  bool // and the engine's response was read to its end
 	firstByte bool
-	waiting   bool // for the engine, since x.lastIO
-	scratch   []byte
+	waiting   bool   // for the engine, since x.lastIO
+	scratch   []byte // holds one event while it is changed
 	total     int
 }
 
@@ -338,12 +338,16 @@ func (s *stream) pass(event []byte) error {
 		s.out = append(s.out, event...)
 		return nil
 	}
-	normal, ok := sse.Normalize(s.scratch[:0], event, named)
+	// Nearly all events have the form already, and are given back as they are.
+	event, ok = sse.Normalize(nil, event, named)
 	if !ok {
 		return nil
 	}
-	stripped := sse.StripNullError(nil, normal)
-	s.out = sse.RewriteModel(s.out, stripped, s.x.asked)
+	if !named { // an event of the Responses API may hold such a member for its own reasons
+		s.scratch = sse.StripNullError(s.scratch[:0], event)
+		event = s.scratch
+	}
+	s.out = sse.RewriteModel(s.out, event, s.x.asked)
 	return nil
 }
 

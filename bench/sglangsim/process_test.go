@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pilotlight/internal/testtools"
 )
 
 // programFolder holds the program while the tests run; TestMain removes it.
@@ -430,7 +432,7 @@ func TestRunEndsWithItsContextWhileStarting(t *testing.T) {
 
 func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	var out syncBuffer
+	var out testtools.Buffer
 	code := make(chan int, 1)
 	go func() {
 		code <- Run(ctx, Process{Args: []string{"--model-path", "M", "--port", "0"}, Stdout: &out, Stderr: &out, Kill: func() { panic("BUG: killed") }})
@@ -444,21 +446,4 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit code %d", got)
 	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
