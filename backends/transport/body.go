@@ -147,10 +147,8 @@ func hasLine(br *bufio.Reader) bool {
 	return bytes.IndexByte(have, '\n') >= 0
 }
 
-// mayBlock tells whether read may have to wait for its first byte.
-func (b *body) mayBlock(br *bufio.Reader) bool {
-	return br.Buffered() == 0 || b.framing == framedByChunks && b.state != chunkData
-}
+// ended tells that the body is over without another byte.
+func (b *body) ended() bool { return b.framing == framedByLength && b.left == 0 }
 
 // nextLine is readLine that survives a time-out in the middle of a line.
 func (b *body) nextLine(br *bufio.Reader) ([]byte, error) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -86,6 +85,15 @@ type Call struct {
 // NewCall begins an exchange; nothing is sent yet.
 func (p *Pool) NewCall() *Call { return &Call{pool: p} }
 
+// Reuse makes a call that was closed into a new one, as NewCall does, and keeps its memory. Nobody else may hold it any more.
+func (c *Call) Reuse(p *Pool) {
+	if c.conn != nil {
+		panic("BUG: a call is begun again before it was closed")
+	}
+	c.pool, c.req, c.cancelled, c.cancelDial, c.complete, c.broken = p, nil, false, nil, false, nil
+	c.body = body{line: c.body.line[:0]}
+}
+
 // Cancel ends the call from any goroutine, in any phase: the connection is closed, blocked calls return ErrCancelled.
 // Calling it again, or after Close, does nothing.
 func (c *Call) Cancel() {
@@ -106,11 +114,12 @@ func (c *Call) Cancel() {
 // Send writes the request on an idle connection, or else on a new one.
 func (c *Call) Send(req *Request) error {
 	c.req = req
-	if idle := c.pool.take(time.Now()); idle != nil {
+	now := time.Now()
+	if idle := c.pool.take(now); idle != nil {
 		if err := c.adopt(idle); err != nil {
 			return err
 		}
-		if c.write() == nil {
+		if idle.send(c.pool, req, now) == nil {
 			return nil
 		}
 		// Closed by the engine while idle: what was written has reached nobody that could act on it.
@@ -137,10 +146,11 @@ func (c *Call) sendFresh() error {
 	if err != nil {
 		return c.fail(PhaseDial, err)
 	}
-	if err := c.adopt(newConn(nc)); err != nil {
+	conn := newConn(nc)
+	if err := c.adopt(conn); err != nil {
 		return err
 	}
-	if err := c.write(); err != nil {
+	if err := conn.send(c.pool, c.req, time.Now()); err != nil {
 		return c.fail(PhaseSend, err)
 	}
 	return nil
@@ -165,40 +175,9 @@ func (c *Call) drop() {
 	c.conn = nil
 	c.mu.Unlock()
 	if conn != nil {
+		conn.release()
 		_ = conn.Close()
 	}
-}
-
-func (c *Call) write() error {
-	conn, req := c.conn, c.req
-	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
-	}
-	w := conn.bw
-	// bufio keeps the first error and Flush reports it, so the writes in between need no checks.
-	w.WriteString(req.Method) //nolint:errcheck // see above
-	w.WriteByte(' ')          //nolint:errcheck // see above
-	w.WriteString(c.pool.endpoint.PathPrefix)
-	w.WriteString(req.Path)
-	w.Write(c.pool.constant)
-	if req.Accept != "" {
-		w.WriteString("Accept: ")
-		w.WriteString(req.Accept)
-		w.WriteString("\r\n")
-	}
-	w.Write(req.Extra)
-	if req.ContentType != "" {
-		w.WriteString("Content-Type: ")
-		w.WriteString(req.ContentType)
-		w.WriteString("\r\nContent-Length: ")
-		w.Write(strconv.AppendInt(w.AvailableBuffer(), int64(req.bodyLen()), 10))
-		w.WriteString("\r\n")
-	}
-	w.WriteString("\r\n")
-	for _, part := range req.Body {
-		w.Write(part)
-	}
-	return w.Flush()
 }
 
 // AwaitHead waits for the response's head until the given time and says ErrNotYet when none has come.
@@ -209,7 +188,7 @@ func (c *Call) AwaitHead(until time.Time) error {
 		if err := conn.until(until); err != nil {
 			return c.fail(PhaseHead, err)
 		}
-		if _, err := conn.br.Peek(1); err != nil {
+		if err := conn.await(); err != nil {
 			if isTimeout(err) {
 				return ErrNotYet
 			}
@@ -249,12 +228,18 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 		return 0, c.broken
 	}
 	conn := c.conn
-	if c.body.mayBlock(conn.br) {
-		if err := conn.until(until); err != nil {
-			return 0, c.fail(PhaseBody, err)
+	if err := conn.until(until); err != nil {
+		return 0, c.fail(PhaseBody, err)
+	}
+	var n int
+	err := io.EOF
+	if !c.body.ended() {
+		if err = conn.await(); err == nil {
+			n, err = c.body.read(conn.br, p)
+		} else if err == io.EOF && c.body.framing != framedByClose {
+			err = io.ErrUnexpectedEOF
 		}
 	}
-	n, err := c.body.read(conn.br, p)
 	switch {
 	case err == nil:
 		return n, nil
@@ -288,6 +273,7 @@ func (c *Call) Close() {
 		return
 	}
 	if cancelled || !c.complete || c.Header.ConnectionClose() || !c.body.reusable() {
+		conn.release()
 		_ = conn.Close()
 		return
 	}

@@ -8,17 +8,12 @@
 package transport
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"pilotlight/backends"
 )
@@ -32,8 +27,8 @@ const (
 	// sendTimeout bounds writing a request: an engine that stops reading is broken.
 	sendTimeout = time.Minute
 
-	readBufferSize  = 8 << 10
-	writeBufferSize = 4 << 10
+	// recheck is how far the write deadline may have come before it is set anew: it is exact to a quarter, and costs nothing.
+	recheck = sendTimeout / 4
 )
 
 // Options of a Pool. The zero values of the durations mean the defaults above.
@@ -58,15 +53,6 @@ type Pool struct {
 	idle   []*conn    // newest last: the newest is reused, the oldest expire at the front
 	closed bool
 	sweep  *time.Timer // runs while idle is not empty
-}
-
-type conn struct {
-	net.Conn
-	br       *bufio.Reader
-	bw       *bufio.Writer
-	idleFrom time.Time
-	reused   bool
-	deadline time.Time // the read deadline now armed; zero: none
 }
 
 // New makes an empty pool; connections are opened as calls need them.
@@ -152,28 +138,9 @@ func (p *Pool) take(now time.Time) *conn {
 	return nil
 }
 
-// silent tells whether nothing has arrived since the last response. What has is either the end, or bytes that would pass for
-// the beginning of somebody else's answer. Through TLS it cannot be told.
-func (c *conn) silent() bool {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return true
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var peekErr error
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, peekErr = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	})
-	return err == nil && errors.Is(peekErr, unix.EAGAIN)
-}
-
 // put keeps a connection whose last response was read to its end.
 func (p *Pool) put(c *conn, now time.Time) {
-	if c.br.Buffered() > 0 { // an engine that speaks unasked is not to be trusted with another request
+	if !c.rest() { // an engine that speaks unasked is not to be trusted with another request
 		_ = c.Close()
 		return
 	}
@@ -214,17 +181,4 @@ func (p *Pool) expire() {
 	for _, c := range old {
 		_ = c.Close()
 	}
-}
-
-func newConn(nc net.Conn) *conn {
-	return &conn{Conn: nc, br: bufio.NewReaderSize(nc, readBufferSize), bw: bufio.NewWriterSize(nc, writeBufferSize)}
-}
-
-// until arms the read deadline, at the cost of nothing when it is the same as before.
-func (c *conn) until(t time.Time) error {
-	if t.Equal(c.deadline) {
-		return nil
-	}
-	c.deadline = t
-	return c.SetReadDeadline(t)
 }
