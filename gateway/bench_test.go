@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -34,7 +33,7 @@ func BenchmarkWarm(b *testing.B) {
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			e := newEdge(b, edgeOptions{}, http.NotFoundHandler())
-			e.gateway.accessLog = slog.New(slog.NewJSONHandler(io.Discard, nil))
+			e.gateway.accessLog = io.Discard
 			e.gateway.Adjust(Config{AccessLog: bb.log})
 			e.atEngine(discardEngine(b, []byte(bb.answer)), backends.EngineSGLang)
 			c, err := net.Dial("tcp", e.addr)

@@ -17,14 +17,17 @@ import (
 	"pilotlight/router"
 )
 
-// exchange is one inference request on its way: lease, upstream call and cancellation. It belongs to the connection's
-// goroutine (the handler, then the body stream that fasthttp reads); only clientLeft comes from elsewhere.
+// exchange is one request on its way: lease, upstream call and cancellation. It belongs to the connection's
+// goroutine (the handler, then the body stream that fasthttp reads); only clientLeft comes from elsewhere. It is used again for
+// other requests: between newExchange and release it is one request's, and nobody may keep it.
 type exchange struct {
 	g        *Gateway
+	rec      record
+	body     stream
+	taken    bool // body lives on after the handler, and releases the exchange
 	model    *Model
 	route    *route
 	identity auth.Identity
-	id       string // x-request-id
 	asked    string // the model's name as the client wrote it
 	stream   bool
 	fields   jsonbody.Fields
@@ -40,14 +43,17 @@ type exchange struct {
 	ticket   *activator.Ticket
 	lease    activator.Lease
 	target   Target
-	rid      string // told to the engine; empty when it takes none
+	rid      []byte // told to the engine; empty when it takes none
 	request  transport.Request
 	timer    *time.Timer
 
 	status   int // the engine's
 	splitter sse.Splitter
-	buf      []byte // fragments from the engine
-	sequence int    // events of the Responses API so far
+	fragment *[]byte // what the engine sent last, while the splitter refers to it
+	sequence int     // events of the Responses API so far
+
+	space   transport.Call // what call points to
+	idSpace [maxRequestID]byte
 
 	// For the log: of the last lease.
 	queued  time.Duration
@@ -55,9 +61,65 @@ type exchange struct {
 	replica uint64
 
 	mu   sync.Mutex // guards the fields below
-	left chan struct{}
 	gone bool
+	left chan struct{} // closed when the client leaves; nil until somebody waits for that
 	call *transport.Call
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+func (g *Gateway) newExchange(ctx *fasthttp.RequestCtx) *exchange {
+	x, _ := exchanges.Get().(*exchange)
+	x.g = g
+	x.rec.start = time.Now()
+	x.rec.id = appendRequestID(x.idSpace[:0], ctx.Request.Header.Peek(headerRequestID))
+	x.rec.conn = watched(ctx)
+	return x
+}
+
+// handled is called when the handler returns.
+func (x *exchange) handled() {
+	if !x.taken {
+		x.release()
+	}
+}
+
+// keptText is the largest buffer in bytes that an exchange keeps for the next request.
+const keptText = 16 << 10
+
+// release forgets the request and keeps the memory. Everything was given back before (finish), and the connection tells nothing
+// more (clientConn.end).
+func (x *exchange) release() {
+	x.dropFragment()
+	x.splitter.Reset()
+	x.patch.Reset(nil)
+	x.fields = jsonbody.Fields{}
+	clear(x.request.Body)
+	x.g, x.rec = nil, record{}
+	x.body.reset()
+	x.taken, x.model, x.route, x.identity, x.asked, x.stream = false, nil, nil, auth.Identity{}, "", false
+	x.deadline, x.waitUntil, x.lastIO, x.start = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	x.step, x.attempts, x.ticket, x.lease, x.target = stepAcquire, 0, nil, activator.Lease{}, nil
+	x.rid = x.rid[:0]
+	x.request = transport.Request{Extra: x.request.Extra[:0], Body: x.request.Body[:0]}
+	x.status, x.sequence, x.queued, x.cold, x.replica = 0, 0, 0, false, 0
+	x.mu.Lock()
+	x.gone, x.left, x.call = false, nil, nil
+	x.mu.Unlock()
+	exchanges.Put(x)
+}
+
+// leaving is closed when the client leaves.
+func (x *exchange) leaving() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.left == nil {
+		x.left = make(chan struct{})
+		if x.gone {
+			close(x.left)
+		}
+	}
+	return x.left
 }
 
 // step is what the exchange does next.
@@ -89,7 +151,9 @@ func (x *exchange) clientLeft() {
 		return
 	}
 	x.gone = true
-	close(x.left)
+	if x.left != nil {
+		close(x.left)
+	}
 	if x.call != nil {
 		x.call.Cancel()
 	}
@@ -158,7 +222,7 @@ func (x *exchange) wait(until time.Time) error {
 	select {
 	case <-x.ticket.Done():
 		return x.waited()
-	case <-x.left:
+	case <-x.leaving():
 		x.ticket.Cancel()
 		return errClientLeft
 	case now := <-x.timer.C:
@@ -201,7 +265,8 @@ func (x *exchange) send() error {
 	x.attempts++
 	pool := x.target.Transport()
 	x.prepare(pool.Endpoint())
-	call := pool.NewCall()
+	call := &x.space
+	call.Reuse(pool)
 	x.mu.Lock()
 	x.call = call
 	gone := x.gone
@@ -220,13 +285,13 @@ func (x *exchange) send() error {
 // prepare makes the upstream request: the client's bytes, with splices for what the replica must see otherwise.
 func (x *exchange) prepare(e backends.Endpoint) {
 	x.patch.Reset(&x.fields)
-	x.rid = ""
+	x.rid = x.rid[:0]
 	if e.Engine == backends.EngineSGLang {
 		x.patch.DeleteReserved()
 		if x.route.rid {
 			// Our own id, new for each attempt: SGLang refuses one that is still alive, and aborts by prefix (facts/sglang.md §6.6).
-			x.rid = newHexID()
-			x.patch.SetString(jsonbody.RID, x.rid)
+			x.rid = appendHexID(x.rid)
+			x.patch.SetBytes(jsonbody.RID, x.rid)
 		}
 	}
 	if e.ServedName != "" && e.ServedName != x.asked {
@@ -238,8 +303,8 @@ func (x *exchange) prepare(e backends.Endpoint) {
 	}
 	x.request = transport.Request{
 		Method: fasthttp.MethodPost, Path: x.route.upstream, ContentType: "application/json", Accept: accept,
-		Extra: append(append([]byte("X-Request-Id: "), x.id...), "\r\n"...),
-		Body:  jsonbody.Pieces(nil, x.fields.Body(), x.patch.Edits()),
+		Extra: append(append(append(x.request.Extra[:0], "X-Request-Id: "...), x.rec.id...), "\r\n"...),
+		Body:  jsonbody.Pieces(x.request.Body[:0], x.fields.Body(), x.patch.Edits()),
 	}
 }
 
@@ -303,15 +368,28 @@ func (x *exchange) firstEvent(until time.Time) error {
 
 // read takes what the engine has sent into the splitter.
 func (x *exchange) read(until time.Time) (int, error) {
-	if x.buf == nil {
-		x.buf = make([]byte, fragmentSize)
+	x.dropFragment()
+	// A buffer is taken only for what has arrived: with thousands of slow streams, buffers that wait would be most of the memory.
+	if err := x.call.Await(until); err != nil {
+		return 0, err
 	}
-	n, err := x.call.Read(x.buf, until)
+	x.fragment, _ = fragments.Get().(*[]byte)
+	n, err := x.call.Read(*x.fragment, until)
 	if n > 0 {
 		x.lastIO = time.Now()
-		x.splitter.Push(x.buf[:n])
+		x.splitter.Push((*x.fragment)[:n])
 	}
 	return n, err
+}
+
+var fragments = sync.Pool{New: func() any { b := make([]byte, fragmentSize); return &b }}
+
+// dropFragment gives back the buffer whose events have all been taken.
+func (x *exchange) dropFragment() {
+	if x.fragment != nil {
+		fragments.Put(x.fragment)
+		x.fragment = nil
+	}
 }
 
 // callFailed applies the retry rule: it returns nil when the request is to be tried on another replica.
@@ -341,7 +419,7 @@ func (x *exchange) replicaDies() bool {
 		return true
 	case <-t.C:
 		return false
-	case <-x.left:
+	case <-x.leaving():
 		return false
 	}
 }
@@ -364,12 +442,12 @@ func (x *exchange) finish(answered bool) {
 	if x.timer != nil {
 		x.timer.Stop()
 	}
-	abort := !answered && x.call != nil && x.rid != "" && x.target != nil
+	abort := !answered && x.call != nil && len(x.rid) > 0 && x.target != nil
 	x.dropCall()
 	if abort {
 		// Without it SGLang generates for two seconds more (facts/sglang.md §13). The lease is held until the engine has
 		// confirmed, so that the replica is neither overfilled nor put to rest under a request that still runs.
-		x.g.abort(x.target.Transport(), x.rid, x.lease)
+		x.g.abort(x.target.Transport(), string(x.rid), x.lease)
 		x.lease = activator.Lease{}
 		return
 	}

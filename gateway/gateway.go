@@ -37,15 +37,16 @@ type Options struct {
 	Meter  metric.Meter
 	// Logger gets what concerns the edge itself; nil: nothing.
 	Logger *slog.Logger
-	// AccessLog gets one record per request while Config.AccessLog is set; nil: none.
-	AccessLog *slog.Logger
+	// AccessLog gets one line of JSON per request, in one Write, while Config.AccessLog is set; nil: none. It must be safe for
+	// concurrent use, and should be buffered: requests wait for it.
+	AccessLog io.Writer
 }
 
 // Gateway serves clients. SetModels may be called at any time.
 type Gateway struct {
 	keys      Identifier
 	logger    *slog.Logger
-	accessLog *slog.Logger
+	accessLog io.Writer    // may be nil
 	maxBody   atomic.Int64 // bytes
 	logging   atomic.Bool  // of accesses
 	metrics   *instruments
@@ -85,9 +86,6 @@ func New(o Options) (*Gateway, error) {
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
-	if g.accessLog == nil {
-		g.accessLog = slog.New(slog.DiscardHandler)
-	}
 	g.Adjust(o.Config)
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
@@ -125,7 +123,7 @@ func (g *Gateway) SetModels(models []*Model) error {
 	entries := make([]router.Entry[*Model], len(models))
 	auth, anyOpen := false, len(models) == 0
 	for i, m := range models {
-		m.prepare()
+		m.metrics = g.metrics.of(m.ID)
 		entries[i] = router.Entry[*Model]{Names: m.names(), Model: m}
 		auth, anyOpen = auth || m.RequiresAuth, anyOpen || !m.RequiresAuth
 	}
@@ -194,52 +192,55 @@ func (g *Gateway) backgroundContext(d time.Duration) (context.Context, context.C
 
 // serve is the whole edge: every request passes here.
 func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
-	id := requestID(ctx.Request.Header.Peek(headerRequestID))
-	ctx.Response.Header.Set(headerRequestID, id)
+	x := g.newExchange(ctx)
+	rec := &x.rec
+	defer g.survive(ctx, x)
 	r, rest := resolveRoute(ctx.Request.Header.RequestURI())
+	rec.route = r
+	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	method := ctx.Method()
-	rec := record{start: time.Now(), id: id, route: r, conn: watched(ctx)}
-	defer g.survive(ctx, &rec)
 	// A write deadline set here makes fasthttp send the answer at once. Otherwise it keeps a short one back while another request has
 	// arrived already, and that one may wait for a model to start.
 	if err := ctx.SetWriteDeadline(time.Time{}); err != nil {
-		g.refuse(ctx, &rec, err)
+		g.refuse(ctx, rec, err)
 		return
 	}
 	if err := checkHead(&ctx.Request.Header); err != nil {
 		rec.conn.linger.Store(true)
 		ctx.SetConnectionClose()
-		g.refuse(ctx, &rec, err)
+		g.refuse(ctx, rec, err)
 		return
 	}
 	switch {
 	case r == routeNone:
-		g.refuse(ctx, &rec, errUnknownRoute)
+		g.refuse(ctx, rec, errUnknownRoute)
 	case string(method) == fasthttp.MethodOptions:
 		// No CORS headers: pages of other origins are not served.
 		ctx.Response.Header.Set("Allow", r.methods)
 		ctx.SetStatusCode(fasthttp.StatusNoContent)
 	case !r.allows(method):
 		ctx.Response.Header.Set("Allow", r.methods)
-		g.refuse(ctx, &rec, errMethod)
+		g.refuse(ctx, rec, errMethod)
 	case r.endpoint == endpointInference:
-		g.infer(ctx, r, id)
+		g.infer(ctx, x)
 	case r.endpoint == endpointHealth:
 		writeJSON(ctx, map[string]string{"status": "ok"})
 	case r.endpoint == endpointStored:
-		g.refuse(ctx, &rec, errStored)
+		g.refuse(ctx, rec, errStored)
 	default:
-		g.models(ctx, &rec, rest)
+		g.models(ctx, rec, rest)
 	}
 }
 
 // survive keeps a bug that one request meets from ending everybody else's, which is what fasthttp would do.
-func (g *Gateway) survive(ctx *fasthttp.RequestCtx, rec *record) {
+func (g *Gateway) survive(ctx *fasthttp.RequestCtx, x *exchange) {
 	p := recover()
 	if p == nil {
+		x.handled()
 		return
 	}
-	g.logger.Error("BUG: a request panicked", "request_id", rec.id, "route", rec.route.metric, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	rec := &x.rec
+	g.logger.Error("BUG: a request panicked", "request_id", string(rec.id), "route", rec.route.metric, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	ctx.SetConnectionClose()
 	g.refuse(ctx, rec, internalError(errPanic))
 }
@@ -273,8 +274,8 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	if c, ok := ctx.Conn().(*clientConn); ok {
 		c.linger.Store(true) // it may still be sending; the answer must survive that
 	}
-	rec := record{start: time.Now(), id: newHexID(), route: routeNone}
-	ctx.Response.Header.Set(headerRequestID, rec.id)
+	rec := record{start: time.Now(), id: appendHexID(nil), route: routeNone}
+	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	g.refuse(ctx, &rec, e)
 }
 

@@ -162,7 +162,7 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	o.model.Activator = act
 	rec := &recorder{}
 	g, err := New(Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"),
-		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: slog.New(slog.NewJSONHandler(rec, nil))})
+		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: rec})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,8 +87,8 @@ func (g *Gateway) expected(ctx *fasthttp.RequestCtx) int {
 	}
 	conn := watched(ctx)
 	conn.linger.Store(true) // it may send the body all the same
-	rec := record{start: time.Now(), id: requestID(h.Peek(headerRequestID)), route: routeNone, conn: conn}
-	ctx.Response.Header.Set(headerRequestID, rec.id)
+	rec := record{start: time.Now(), id: appendRequestID(nil, h.Peek(headerRequestID)), route: routeNone, conn: conn}
+	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	g.refuse(ctx, &rec, g.tooLarge(h))
 	return ctx.Response.StatusCode()
 }

@@ -10,21 +10,21 @@ const (
 	maxRequestID    = 128
 )
 
-// requestID keeps the caller's id if it is fit for headers and logs, and makes one otherwise.
-func requestID(given []byte) string {
+// appendRequestID keeps the caller's id if it is fit for headers and logs, and makes one otherwise.
+func appendRequestID(dst, given []byte) []byte {
 	if len(given) == 0 || len(given) > maxRequestID {
-		return newHexID()
+		return appendHexID(dst)
 	}
 	for _, c := range given {
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':') {
-			return newHexID()
+			return appendHexID(dst)
 		}
 	}
-	return string(given)
+	return append(dst, given...)
 }
 
-// newHexID is 128 random bits in hex, the form of SGLang's own request ids. They are unique, not secret.
-func newHexID() string {
+// appendHexID makes 128 random bits in hex, the form of SGLang's own request ids. They are unique, not secret.
+func appendHexID(dst []byte) []byte {
 	var b [16]byte
 	for i, v := 0, rand.Uint64(); i < 8; i, v = i+1, v>>8 {
 		b[i] = byte(v)
@@ -32,5 +32,5 @@ func newHexID() string {
 	for i, v := 8, rand.Uint64(); i < 16; i, v = i+1, v>>8 {
 		b[i] = byte(v)
 	}
-	return hex.EncodeToString(b[:])
+	return hex.AppendEncode(dst, b[:])
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"pilotlight/activator"
 	"pilotlight/auth"
+	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
 	"pilotlight/gateway/sse"
@@ -26,31 +28,34 @@ const (
 
 // infer serves one inference request, top to bottom: identify, sniff, resolve, authorize, acquire a lease (here a cold model
 // waits), forward, stream, settle, log. A stream outlives it as the response's body; see stream.go.
-func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
-	start := time.Now()
-	rec := record{start: start, id: id, route: r, conn: watched(ctx), bytesIn: len(ctx.PostBody())}
+func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
+	rec := &x.rec
+	start := rec.start
+	rec.bytesIn = len(ctx.PostBody())
+	x.route, x.start = rec.route, start
 
 	identity, identifyErr := g.identify(&ctx.Request.Header, start)
-	x := &exchange{g: g, route: r, id: id, start: start, left: make(chan struct{})}
-	if err := x.sniff(ctx); err != nil {
-		g.refuse(ctx, &rec, g.firstOf(identifyErr, err))
-		return
-	}
-	model, err := g.table.Load().Resolve(x.asked)
+	asked, err := x.sniff(ctx)
 	if err != nil {
-		g.refuse(ctx, &rec, g.firstOf(identifyErr, errModelNotFound(x.asked)))
+		g.refuse(ctx, rec, g.firstOf(identifyErr, err))
 		return
 	}
+	model, known, err := g.table.Load().ResolveBytes(asked)
+	if err != nil {
+		g.refuse(ctx, rec, g.firstOf(identifyErr, errModelNotFound(string(asked))))
+		return
+	}
+	x.asked = known
 	rec.model = model
 	if identifyErr != nil && model.RequiresAuth {
-		g.refuse(ctx, &rec, identifyErr)
+		g.refuse(ctx, rec, identifyErr)
 		return
 	}
 	rec.identity = identity
 	x.identity = identity
 	wish, hint, apiErr := waitHeaders(&ctx.Request.Header)
 	if apiErr != nil {
-		g.refuse(ctx, &rec, apiErr)
+		g.refuse(ctx, rec, apiErr)
 		return
 	}
 	x.model = model
@@ -69,7 +74,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 			x.finish(false)
 			rec.failure = internalError(errPanic)
 			rec.close(x, fasthttp.StatusInternalServerError, 0)
-			g.log(&rec)
+			g.log(rec)
 		}
 	}()
 
@@ -79,11 +84,11 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 	}
 	err = x.advance(until)
 	if err == errNotYet || err == nil && x.step == stepReady && x.isStream() {
-		s := newStream(x, rec, err == errNotYet)
+		s := x.newStream(err == errNotYet)
 		if refused := s.peekError(); refused != nil {
 			err = refused
 		} else {
-			settled = true
+			settled, x.taken = true, true
 			s.commit(ctx)
 			return
 		}
@@ -100,42 +105,43 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, r *route, id string) {
 	conn.end()
 	x.finish(err == nil)
 	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()))
-	g.log(&rec)
+	g.log(rec)
 }
 
 // sniff reads what routing needs from the request and refuses what no engine could answer.
-func (x *exchange) sniff(ctx *fasthttp.RequestCtx) error {
+func (x *exchange) sniff(ctx *fasthttp.RequestCtx) (model []byte, err error) {
 	if enc := ctx.Request.Header.ContentEncoding(); len(enc) > 0 && !bytes.EqualFold(enc, []byte("identity")) {
-		return errEncoded
+		return nil, errEncoded
 	}
 	if err := jsonbody.Scan(ctx.PostBody(), &x.fields); err != nil {
-		return bodyError(err)
+		return nil, bodyError(err)
 	}
-	model, err := x.fields.Model()
+	model, err = x.fields.Model()
 	if err != nil {
-		return bodyError(err)
+		return nil, bodyError(err)
 	}
-	x.asked = string(model)
 	stream, _, err := x.fields.Bool(jsonbody.Stream)
 	if err != nil {
-		return bodyError(err)
+		return nil, bodyError(err)
 	}
 	x.stream = stream && x.route.stream
 	if x.route.api == apiResponses {
 		background, _, err := x.fields.Bool(jsonbody.Background)
 		if err != nil {
-			return bodyError(err)
+			return nil, bodyError(err)
 		}
 		if background {
-			return errBackground
+			return nil, errBackground
 		}
 	}
-	return nil
+	return model, nil
 }
 
 // answer passes on an answer in one piece: with the model's name as the client knows it, errors in OpenAI's shape.
 func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
-	body, err := x.readAnswer()
+	// The response's own buffer takes the engine's body: it is kept from request to request, and small.
+	body, err := x.readAnswer(ctx.Response.SwapBody(nil)[:0])
+	ctx.Response.SwapBody(body)
 	if err != nil {
 		return err
 	}
@@ -152,12 +158,19 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 		ctx.Response.Header.SetContentType("application/json")
 		labelled = true
 	}
-	if labelled {
-		body = x.restoreModel(body)
+	if labelled && !x.echoes() {
+		if restored := x.restoreModel(body); len(body) == 0 || len(restored) > 0 && &restored[0] != &body[0] {
+			ctx.Response.SwapBody(restored)
+		}
 	}
 	ctx.SetStatusCode(x.status)
-	ctx.Response.SetBodyRaw(body)
 	return nil
+}
+
+// echoes tells whether the engine answers with the model's name as the client wrote it: SGLang repeats what it was sent.
+func (x *exchange) echoes() bool {
+	e := x.target.Transport().Endpoint()
+	return e.Engine == backends.EngineSGLang && (e.ServedName == "" || e.ServedName == x.asked)
 }
 
 // refusal is the error that the engine's answer tells of; nil if it is none.
@@ -180,14 +193,14 @@ func (x *exchange) restoreModel(body []byte) []byte {
 	return sse.RewriteModelJSON(make([]byte, 0, len(body)+len(x.asked)), body, x.asked)
 }
 
-// readAnswer reads the whole body of the engine's answer.
-func (x *exchange) readAnswer() ([]byte, error) {
+// readAnswer appends the whole body of the engine's answer to body.
+func (x *exchange) readAnswer(body []byte) ([]byte, error) {
 	size := x.call.Header.ContentLength()
 	if size > maxAnswerBytes {
-		return nil, errEngineTooLong
+		return body, errEngineTooLong
 	}
 	// +1: the end is seen without growing. What is only announced gets no memory.
-	body := make([]byte, 0, min(max(size+1, 1024), 1<<20))
+	body = slices.Grow(body, min(max(size+1, 1024), 1<<20))
 	for {
 		end, reason := x.earliest(time.Now().Add(x.model.Timeouts.IdleStream), x.deadline, errRequestTimeout)
 		n, err := x.call.Read(body[len(body):cap(body)], end)
@@ -195,22 +208,22 @@ func (x *exchange) readAnswer() ([]byte, error) {
 		switch {
 		case err == io.EOF:
 			if x.call.EndsWithConnection() && isJSON(x.call.Header.ContentType()) && !json.Valid(body) {
-				return nil, errEngineGone.withCause(errors.New("the engine's answer ends too early"))
+				return body, errEngineGone.withCause(errors.New("the engine's answer ends too early"))
 			}
 			return body, nil
 		case err == transport.ErrNotYet:
 			if reason != nil {
-				return nil, reason
+				return body, reason
 			}
-			return nil, errStalled
+			return body, errStalled
 		case err != nil:
 			if x.clientGone() {
-				return nil, errClientLeft
+				return body, errClientLeft
 			}
-			return nil, callError(err)
+			return body, callError(err)
 		}
 		if len(body) > maxAnswerBytes {
-			return nil, errEngineTooLong
+			return body, errEngineTooLong
 		}
 		if len(body) == cap(body) {
 			body = append(body, 0)[:len(body)]

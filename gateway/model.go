@@ -3,9 +3,6 @@ package gateway
 import (
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-
 	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
@@ -25,7 +22,7 @@ type Model struct {
 	// Activator gives leases on replicas.
 	Activator *activator.Model
 
-	attrs attribute.Set // the model label, built once
+	metrics *modelMetrics
 }
 
 // Target is what the edge needs of the instance behind a lease.
@@ -36,15 +33,6 @@ type Target interface {
 }
 
 func (m *Model) names() []string { return append([]string{m.ID}, m.Aliases...) }
-
-func (m *Model) prepare() { m.attrs = attribute.NewSet(attribute.String("gen_ai.request.model", m.ID)) }
-
-func (m *Model) attributes(more ...attribute.KeyValue) metric.MeasurementOption {
-	if len(more) == 0 {
-		return metric.WithAttributeSet(m.attrs)
-	}
-	return metric.WithAttributes(append(m.attrs.ToSlice(), more...)...)
-}
 
 // usesRID tells whether the engine takes our request id, and can be told to abort by it.
 func usesRID(e backends.Endpoint) bool { return e.Engine == backends.EngineSGLang }

@@ -13,7 +13,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"pilotlight/activator"
-	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
 	"pilotlight/gateway/sse"
@@ -26,15 +25,14 @@ var errCut = errors.New("the answer was cut short")
 // The client has all its data by then.
 const drainTime = 50 * time.Millisecond
 
-// stream is the body of a response that is sent as it comes. fasthttp reads it on the connection's goroutine and flushes what each
-// Read returns. Until the engine answers it goes on with the exchange, and sends heartbeats meanwhile.
+// stream is the body of a response that is sent as it comes. fasthttp lets it write on the connection's goroutine, and flushes what
+// each write gives. Until the engine answers it goes on with the exchange, and sends heartbeats meanwhile.
 type stream struct {
-	x   *exchange
-	rec record
+	x *exchange
 
-	out  []byte // for the client, from off on
-	off  int
-	next func() error // makes more out, or returns how the body ends
+	out  []byte // for the client
+	mode mode
+	end  error // modeEnd: how the body ends
 
 	beatAt    time.Time
 	early     bool // the status was sent before the engine's
@@ -47,24 +45,57 @@ type stream struct {
 	total     int
 }
 
-func newStream(x *exchange, rec record, early bool) *stream {
-	s := &stream{x: x, rec: rec, early: early}
+// mode is what makes more of the body.
+type mode uint8
+
+const (
+	modeWait  mode = iota // the exchange goes on
+	modeRelay             // the engine's events
+	modeWhole             // an answer in one piece, after white space
+	modeDrain             // the end of the engine's response
+	modeEnd
+)
+
+func (x *exchange) newStream(early bool) *stream {
+	s := &x.body
+	s.x, s.early = x, early
 	s.beatAt = time.Now().Add(x.model.Cold.Heartbeat)
-	if early {
-		s.next = s.wait
-	} else {
-		s.next = s.relay
+	if !early {
+		s.mode = modeRelay
 		s.learn()
 	}
 	return s
 }
 
-// learn looks at who answers, once that is known.
-func (s *stream) learn() {
-	e := s.x.target.Transport().Endpoint()
-	// SGLang echoes the name that it was sent, and its frames have the form that clients need.
-	s.passed = e.Engine == backends.EngineSGLang && e.ServedName == s.x.asked && s.x.route.api == apiOpenAI
+func (s *stream) reset() {
+	out, scratch := s.out[:0], s.scratch[:0]
+	if cap(out) > keptText {
+		out = nil
+	}
+	if cap(scratch) > keptText {
+		scratch = nil
+	}
+	*s = stream{out: out, scratch: scratch}
 }
+
+// next makes more of the body, or returns how it ends.
+func (s *stream) next() error {
+	switch s.mode {
+	case modeWait:
+		return s.wait()
+	case modeRelay:
+		return s.relay()
+	case modeWhole:
+		return s.whole()
+	case modeDrain:
+		return s.drain()
+	default:
+		return s.end
+	}
+}
+
+// learn looks at who answers, once that is known: SGLang's frames have the form that clients need.
+func (s *stream) learn() { s.passed = s.x.echoes() && s.x.route.api == apiOpenAI }
 
 // peekError looks at the first event before the status is sent: an error there still gets a true status.
 func (s *stream) peekError() *apiError {
@@ -83,7 +114,7 @@ func (s *stream) peekError() *apiError {
 // resume makes the next Read continue where a relay that returned err stopped.
 func (s *stream) resume(err error) {
 	if err != nil {
-		s.next = func() error { return err }
+		s.mode, s.end = modeEnd, err
 	}
 }
 
@@ -124,52 +155,68 @@ func (s *stream) plain(ctx *fasthttp.RequestCtx) {
 	ctx.HijackSetNoResponse(true)
 	ctx.Hijack(func(net.Conn) {
 		defer g.plain.Done()
-		conn := s.rec.conn
+		conn := s.x.rec.conn
 		stop := context.AfterFunc(g.life, conn.left)
 		defer stop()
 		defer s.Close() //nolint:errcheck // it gives none
 		if _, err := conn.Write(head); err != nil {
 			return
 		}
-		buf := make([]byte, fragmentSize)
-		for {
-			n, err := s.Read(buf)
-			if n > 0 {
-				if _, err := conn.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-		}
+		// How it ends is told by the end of the connection, and by the last event.
+		_, _ = s.WriteTo(conn)
 	})
 }
 
-// Read gives fasthttp the next bytes for the client.
-func (s *stream) Read(p []byte) (int, error) {
-	for s.off == len(s.out) {
-		s.out, s.off = s.out[:0], 0
+// fill makes out hold something, or returns how the body ends: io.EOF or errCut.
+func (s *stream) fill() error {
+	for len(s.out) == 0 {
 		err := s.next()
 		switch {
 		case err == nil:
 		case len(s.out) > 0:
 			s.resume(err) // what came before the end goes out first
 		case errors.Is(err, io.EOF):
-			return 0, io.EOF
+			return io.EOF
 		default:
 			s.fail(err)
 			if len(s.out) == 0 {
-				return 0, errCut
+				return errCut
 			}
 			s.resume(errCut)
 		}
 	}
-	n := copy(p, s.out[s.off:])
-	s.off += n
-	s.total += n
-	return n, nil
+	return nil
 }
+
+// WriteTo gives w the whole body, each time as much as there is. An error of its own ends the body without its regular end.
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	written := int64(0)
+	for {
+		if err := s.fill(); err == io.EOF {
+			return written, nil
+		} else if err != nil {
+			return written, err
+		}
+		n, err := w.Write(s.out)
+		written += int64(n)
+		s.total += n
+		if s.out = s.out[:0]; cap(s.out) > keptText {
+			s.out = nil
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+// SupportsBodyWriteTo tells fasthttp that WriteTo does what reading would, and that each write is to be flushed. So the body needs
+// no buffer of fasthttp's.
+func (s *stream) SupportsBodyWriteTo() bool { return true }
+
+var errUnread = errors.New("BUG: the body of a stream is written, not read")
+
+// Read is there because fasthttp asks for a reader.
+func (s *stream) Read([]byte) (int, error) { return 0, errUnread }
 
 // fail ends the answer with an error in the API's own form, if there is one that its clients understand.
 func (s *stream) fail(err error) {
@@ -177,8 +224,8 @@ func (s *stream) fail(err error) {
 		return
 	}
 	failure := asAPIError(err)
-	s.rec.failure = failure
-	s.rec.conn.linger.Store(true) // a reset could overtake what is told here
+	s.x.rec.failure = failure
+	s.x.rec.conn.linger.Store(true) // a reset could overtake what is told here
 	if !s.x.stream || failure.Status == errClientLeft.Status {
 		return // nobody to tell, or no form to tell it in: JSON white space went out, only a broken connection can follow
 	}
@@ -201,11 +248,11 @@ func (s *stream) wait() error {
 		return err
 	}
 	if !s.x.stream {
-		s.next = s.whole
+		s.mode = modeWhole
 		return nil
 	}
 	if !s.x.isStream() {
-		body, err := s.x.readAnswer()
+		body, err := s.x.readAnswer(nil)
 		if err != nil {
 			return err
 		}
@@ -216,13 +263,13 @@ func (s *stream) wait() error {
 	}
 	s.learn()
 	s.beatAt = time.Now().Add(s.x.model.Cold.Heartbeat)
-	s.next = s.relay
+	s.mode = modeRelay
 	return nil
 }
 
 // whole passes on an answer in one piece after white space has gone out.
 func (s *stream) whole() error {
-	body, err := s.x.readAnswer()
+	body, err := s.x.readAnswer(nil)
 	if err != nil {
 		return err
 	}
@@ -231,7 +278,7 @@ func (s *stream) whole() error {
 	}
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
-	s.next = func() error { return io.EOF }
+	s.mode, s.end = modeEnd, io.EOF
 	return nil
 }
 
@@ -249,7 +296,7 @@ func (s *stream) relay() error {
 			return err
 		}
 		if s.finished && s.x.route.api == apiOpenAI {
-			s.next = s.drain
+			s.mode = modeDrain
 			return nil
 		}
 	}
@@ -313,7 +360,7 @@ func (s *stream) pass(event []byte) error {
 	}
 	if !s.firstByte {
 		s.firstByte = true
-		s.rec.firstByte = time.Now()
+		s.x.rec.firstByte = time.Now()
 	}
 	named := s.x.route.api == apiResponses
 	if !named && sse.IsDone(data) {
@@ -368,8 +415,9 @@ func isLastResponsesEvent(name, data []byte) bool {
 // drain reads the end of the engine's response after [DONE]; the client waits for nothing but the end of the body.
 func (s *stream) drain() error {
 	end := time.Now().Add(drainTime)
+	var scrap [64]byte
 	for {
-		_, err := s.x.call.Read(s.x.buf, end)
+		_, err := s.x.call.Read(scrap[:], end)
 		if err == io.EOF {
 			s.answered = true
 			return io.EOF
@@ -417,13 +465,14 @@ func (x *exchange) progress() string {
 // Close is called once by fasthttp, when the last byte is written or the client could not be written to.
 func (s *stream) Close() error {
 	x := s.x
-	conn := s.rec.conn
-	if s.rec.failure == nil && !s.finished && !s.answered {
-		s.rec.failure = errClientLeft
+	conn := s.x.rec.conn
+	if s.x.rec.failure == nil && !s.finished && !s.answered {
+		s.x.rec.failure = errClientLeft
 	}
 	conn.end()
 	x.finish(s.answered || s.finished && x.route.api == apiOpenAI)
-	s.rec.close(x, fasthttp.StatusOK, s.total)
-	x.g.log(&s.rec)
+	s.x.rec.close(x, fasthttp.StatusOK, s.total)
+	x.g.log(&x.rec)
+	x.release()
 	return nil
 }

@@ -21,20 +21,25 @@ type Entry[M any] struct {
 
 // Table maps names to models of type M. Names are opaque and case-sensitive, as at OpenAI.
 type Table[M any] struct {
-	byName map[string]M
+	byName map[string]named[M]
 	models []M
+}
+
+type named[M any] struct {
+	name  string
+	model M
 }
 
 // NewTable refuses a name that stands for two models.
 func NewTable[M any](entries []Entry[M]) (*Table[M], error) {
-	t := &Table[M]{byName: make(map[string]M, len(entries))}
+	t := &Table[M]{byName: make(map[string]named[M], len(entries))}
 	for _, e := range entries {
 		t.models = append(t.models, e.Model)
 		for _, name := range e.Names {
 			if _, taken := t.byName[name]; taken {
 				return nil, fmt.Errorf("two models are named %q", name)
 			}
-			t.byName[name] = e.Model
+			t.byName[name] = named[M]{name, e.Model}
 		}
 	}
 	return t, nil
@@ -42,11 +47,20 @@ func NewTable[M any](entries []Entry[M]) (*Table[M], error) {
 
 // Resolve finds the model by exact name.
 func (t *Table[M]) Resolve(name string) (M, error) {
-	m, ok := t.byName[name]
+	found, ok := t.byName[name]
 	if !ok {
-		return m, ErrModelNotFound
+		return found.model, ErrModelNotFound
 	}
-	return m, nil
+	return found.model, nil
+}
+
+// ResolveBytes is Resolve without an allocation: known is name as the table has it, and may be kept.
+func (t *Table[M]) ResolveBytes(name []byte) (m M, known string, err error) {
+	found, ok := t.byName[string(name)]
+	if !ok {
+		return m, "", ErrModelNotFound
+	}
+	return found.model, found.name, nil
 }
 
 // Models lists all models in the order of the configuration.

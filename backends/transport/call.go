@@ -257,6 +257,25 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 	return 0, err
 }
 
+// Await returns once Read can give something, or the end; ErrNotYet, or the call's error.
+func (c *Call) Await(until time.Time) error {
+	if c.complete || c.broken != nil || c.body.ended() {
+		return nil // Read tells
+	}
+	if err := c.conn.until(until); err != nil {
+		return c.fail(PhaseBody, err)
+	}
+	switch err := c.conn.await(); {
+	case err == nil, err == io.EOF:
+		return nil
+	case isTimeout(err):
+		return ErrNotYet
+	default:
+		c.broken = c.fail(PhaseBody, err)
+		return c.broken
+	}
+}
+
 // EndsWithConnection tells, after AwaitHead, that nothing but the end of the connection marks the end of the body, so that a
 // whole body looks like one that was cut.
 func (c *Call) EndsWithConnection() bool { return c.body.framing == framedByClose }

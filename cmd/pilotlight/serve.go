@@ -72,7 +72,7 @@ func serve(ctx context.Context, file string, level slog.Level, drain time.Durati
 	}
 	out := newBufferedLog(stdout)
 	defer out.close()
-	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: slog.New(jsonLog(out, slog.LevelInfo)), Version: versionString()}
+	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: out, Version: versionString()}
 	return run(ctx, options, log, drain, func(a *app.App) {
 		log.Info("serving", "base_url", a.BaseURL(), "admin", a.AdminURL(), "models", len(c.Models))
 	})

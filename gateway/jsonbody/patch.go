@@ -111,6 +111,13 @@ func (p *Patch) SetString(k Key, text string) {
 	p.Set(k, p.text[from:])
 }
 
+// SetBytes is SetString for text in bytes, which may change afterwards.
+func (p *Patch) SetBytes(k Key, text []byte) {
+	from := len(p.text)
+	p.text = AppendString(p.text, text)
+	p.Set(k, p.text[from:])
+}
+
 // What IncludeUsage writes; never changed.
 var (
 	usageOptions = []byte(`{"include_usage":true}`)

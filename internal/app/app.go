@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -30,7 +31,7 @@ type Options struct {
 	// Keys replaces the keys file.
 	Keys    gateway.Identifier
 	Logger  *slog.Logger // required
-	Access  *slog.Logger // nil: no access log
+	Access  io.Writer    // takes the access log, line by line; nil: none
 	Version string
 }
 
