@@ -16,6 +16,7 @@ import (
 // clientConn is an accepted connection that knows whether its client is still there, and that bounds every write.
 type clientConn struct {
 	net.Conn
+	clientReads
 	raw     syscall.RawConn
 	hangups *hangups
 	token   uint64 // in hangups
@@ -92,7 +93,7 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 func (c *clientConn) SetWriteDeadline(time.Time) error { return nil }
 
 // SetDeadline sets the read deadline; see SetWriteDeadline.
-func (c *clientConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+func (c *clientConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 const (
 	lingerTime  = 3 * time.Second
@@ -160,6 +161,7 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 		raw, err := sc.SyscallConn()
 		if err == nil {
 			c := &clientConn{Conn: nc, raw: raw, hangups: l.hangups, open: l.open}
+			c.probe = c.tryArrived
 			c.stall.Store(int64(writeStall))
 			if err = l.hangups.add(c); err == nil {
 				l.open.Add(1)

@@ -375,11 +375,10 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	check("before a lease", resp, body)
 	// A replica without a transport: the panic comes while a lease is held.
 	i := e.launcher.last()
-	pool := i.pool
-	i.pool = nil
+	pool := i.pool.Swap(nil)
 	resp, body = e.chat(chatBody("m"))
 	check("with a lease", resp, body)
-	i.pool = pool
+	i.pool.Store(pool)
 	if resp, body := e.chat(chatBody("m")); resp.StatusCode != 200 {
 		t.Errorf("afterwards: %d %s", resp.StatusCode, body)
 	}

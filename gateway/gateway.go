@@ -99,8 +99,11 @@ func New(o Options) (*Gateway, error) {
 		Handler:        g.serve,
 		ErrorHandler:   g.unreadable,
 		ReadBufferSize: readBufferSize,
-		ReadTimeout:    headTimeout,
-		IdleTimeout:    idleTimeout,
+		// Connections that wait, for a request or for an engine, hold no buffer. It also makes fasthttp send each answer at once: it would
+		// keep a short one back while another request has arrived already, and that one may wait for a model to start.
+		ReduceMemoryUsage: true,
+		ReadTimeout:       headTimeout,
+		IdleTimeout:       idleTimeout,
 		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout, MaxRequestBodySize: g.bodyLimit(h)}
 		},
@@ -199,12 +202,6 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	rec.route = r
 	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	method := ctx.Method()
-	// A write deadline set here makes fasthttp send the answer at once. Otherwise it keeps a short one back while another request has
-	// arrived already, and that one may wait for a model to start.
-	if err := ctx.SetWriteDeadline(time.Time{}); err != nil {
-		g.refuse(ctx, rec, err)
-		return
-	}
 	if err := checkHead(&ctx.Request.Header); err != nil {
 		rec.conn.linger.Store(true)
 		ctx.SetConnectionClose()

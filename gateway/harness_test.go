@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,13 +48,13 @@ func (fakeKeys) Identify(presented []byte, _ time.Time) (auth.Identity, error) {
 
 // fakeInstance is a replica that is an address.
 type fakeInstance struct {
-	pool   *transport.Pool
+	pool   atomic.Pointer[transport.Pool]
 	exited chan struct{}
 	once   sync.Once
 	limit  int
 }
 
-func (i *fakeInstance) Transport() *transport.Pool  { return i.pool }
+func (i *fakeInstance) Transport() *transport.Pool  { return i.pool.Load() }
 func (i *fakeInstance) Exited() <-chan struct{}     { return i.exited }
 func (i *fakeInstance) Cause() error                { return errors.New("killed by the test") }
 func (i *fakeInstance) Concurrency() int            { return i.limit }
@@ -62,7 +63,7 @@ func (i *fakeInstance) Wake(context.Context) error  { return errors.New("no wake
 func (i *fakeInstance) die()                        { i.once.Do(func() { close(i.exited) }) }
 func (i *fakeInstance) Stop(context.Context, bool) error {
 	i.die()
-	i.pool.Close()
+	i.pool.Load().Close()
 	return nil
 }
 
@@ -79,7 +80,8 @@ type fakeLauncher struct {
 func (l *fakeLauncher) Launch(ctx context.Context, _ activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
 	l.mu.Lock()
 	n := len(l.instances)
-	i := &fakeInstance{pool: transport.New(transport.Options{Endpoint: l.endpoint}), exited: make(chan struct{}), limit: l.limit}
+	i := &fakeInstance{exited: make(chan struct{}), limit: l.limit}
+	i.pool.Store(transport.New(transport.Options{Endpoint: l.endpoint}))
 	l.instances = append(l.instances, i)
 	l.mu.Unlock()
 	if l.start != nil {

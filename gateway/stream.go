@@ -103,8 +103,10 @@ func (s *stream) peekError() *apiError {
 		return nil
 	}
 	err := s.relay()
-	var failure *apiError
-	if errors.As(err, &failure) && s.total == 0 && len(s.out) == 0 {
+	if err == nil {
+		return nil
+	}
+	if failure := new(apiError); errors.As(err, &failure) && s.total == 0 && len(s.out) == 0 {
 		return failure
 	}
 	s.resume(err)
@@ -415,9 +417,10 @@ func isLastResponsesEvent(name, data []byte) bool {
 // drain reads the end of the engine's response after [DONE]; the client waits for nothing but the end of the body.
 func (s *stream) drain() error {
 	end := time.Now().Add(drainTime)
-	var scrap [64]byte
+	scrap, _ := fragments.Get().(*[]byte)
+	defer fragments.Put(scrap)
 	for {
-		_, err := s.x.call.Read(scrap[:], end)
+		_, err := s.x.call.Read(*scrap, end)
 		if err == io.EOF {
 			s.answered = true
 			return io.EOF

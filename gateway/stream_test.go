@@ -193,7 +193,7 @@ func TestStreamWarm(t *testing.T) {
 		}
 		checkSSE(t, w.body())
 	}
-	if n := e.launcher.last().pool.Idle(); n != 1 {
+	if n := e.launcher.last().Transport().Idle(); n != 1 {
 		t.Errorf("%d idle connections upstream, want the one used twice", n)
 	}
 }

@@ -61,6 +61,13 @@ var makers = map[string]func(m metric.Meter, name, unit string) error{
 		i.Add(context.Background(), 1)
 		return err
 	},
+	"Int64ObservableUpDownCounter": func(m metric.Meter, name, unit string) error {
+		_, err := m.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(1)
+			return nil
+		}))
+		return err
+	},
 	"Float64Histogram": func(m metric.Meter, name, unit string) error {
 		i, err := m.Float64Histogram(name, metric.WithUnit(unit))
 		i.Record(context.Background(), 1)
