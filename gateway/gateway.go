@@ -202,10 +202,13 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	rec.route = r
 	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	method := ctx.Method()
-	if err := checkHead(&ctx.Request.Header); err != nil {
-		rec.conn.linger.Store(true)
+	last, bad := checkHead(&ctx.Request.Header)
+	if last {
+		rec.conn.linger.Store(true) // what follows is not read, and must not make the answer a reset
 		ctx.SetConnectionClose()
-		g.refuse(ctx, rec, err)
+	}
+	if bad != nil {
+		g.refuse(ctx, rec, bad)
 		return
 	}
 	switch {

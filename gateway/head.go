@@ -26,10 +26,15 @@ var (
 
 // checkHead refuses what fasthttp forgives and others read differently: two readers of one head that disagree about where its lines
 // end disagree about where the request ends, too (RFC 9112 §2.2, §5.2, §11.2).
-func checkHead(h *fasthttp.RequestHeader) *apiError {
+//
+// last: whatever follows on the connection must not be read as a request. So it is behind chunks, where fasthttp forgives what
+// HAProxy does not (bare line feeds and folds in trailers, NUL in extensions, extensions without an end), and behind CONNECT, whose
+// body is no body to some (RFC 9110 §9.3.6). SDKs send neither.
+func checkHead(h *fasthttp.RequestHeader) (last bool, _ *apiError) {
 	if v := h.Protocol(); string(v) != "HTTP/1.1" && string(v) != "HTTP/1.0" {
-		return errVersion
+		return true, errVersion
 	}
+	last = h.IsConnect()
 	raw := h.RawHeaders()
 	for len(raw) > 0 {
 		end := bytes.IndexByte(raw, '\n')
@@ -38,22 +43,27 @@ func checkHead(h *fasthttp.RequestHeader) *apiError {
 		}
 		switch {
 		case end == 0 || raw[end-1] != '\r':
-			return errHead.withCause(errBareLF)
+			return true, errHead.withCause(errBareLF)
 		case raw[0] == ' ' || raw[0] == '\t':
-			return errHead.withCause(errFolded)
-		case raw[0]|0x20 == 't' && isIdentity(raw[:end]):
-			return errHead.withCause(errIdentity)
+			return true, errHead.withCause(errFolded)
 		case bytes.IndexByte(raw[:max(bytes.IndexByte(raw[:end], ':'), 0)], ' ') >= 0:
-			return errHead.withCause(errSpace)
+			return true, errHead.withCause(errSpace)
+		case raw[0]|0x20 == 't':
+			if coding, ok := transferCoding(raw[:end]); ok && !bytes.EqualFold(coding, []byte("chunked")) {
+				return true, errHead.withCause(errIdentity)
+			} else if ok {
+				last = true
+			}
 		}
 		raw = raw[end+1:]
 	}
-	return nil
+	return last, nil
 }
 
-func isIdentity(line []byte) bool {
+// transferCoding is the value of a Transfer-Encoding line.
+func transferCoding(line []byte) (value []byte, ok bool) {
 	name, value, _ := bytes.Cut(line, []byte(":"))
-	return bytes.EqualFold(name, []byte("transfer-encoding")) && !bytes.EqualFold(bytes.TrimSpace(value), []byte("chunked"))
+	return bytes.TrimSpace(value), bytes.EqualFold(name, []byte(fasthttp.HeaderTransferEncoding))
 }
 
 // bodyLimit is how much of a request's body is read.

@@ -72,6 +72,7 @@ var layers = []layer{
 		"it starts the built program as operators do, and takes from app no more than the form of its state"},
 	{"internal/e2e/...", nil, []string{"..."},
 		"tests only"},
+	{"internal/smuggling", nil, nil, "tests only"},
 	{"internal/archtest", nil, nil, "tests only"},
 	{"internal/doccheck", nil, nil, "tests only"},
 }
