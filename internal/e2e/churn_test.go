@@ -21,6 +21,16 @@ import (
 // metric reads one value of the metrics page.
 func (s *server) metric(name string) float64 {
 	s.t.Helper()
+	v := s.metricOr(name, math.NaN())
+	if math.IsNaN(v) {
+		s.t.Fatalf("no metric %s", name)
+	}
+	return v
+}
+
+// metricOr gives missing for what the metrics page does not have: a counter that nothing was added to.
+func (s *server) metricOr(name string, missing float64) float64 {
+	s.t.Helper()
 	resp, err := http.Get(s.AdminURL + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
@@ -39,8 +49,7 @@ func (s *server) metric(name string) float64 {
 			return f
 		}
 	}
-	s.t.Fatalf("no metric %s", name)
-	return 0
+	return missing
 }
 
 // openFiles lists what a process's descriptors are, sorted.
