@@ -198,6 +198,7 @@ func (x *exchange) acquire() error {
 		return activatorError(err, x.model.Activator.Status().ETA)
 	}
 	x.ticket, x.step = ticket, stepWait
+	x.rec.trace.enqueued()
 	return nil
 }
 
@@ -257,6 +258,7 @@ func (x *exchange) granted(lease activator.Lease) error {
 	x.queued += lease.Waited()
 	x.cold = x.cold || lease.Cold()
 	x.replica = lease.ReplicaID()
+	x.rec.trace.granted(x.model, &lease)
 	return nil
 }
 
@@ -264,6 +266,7 @@ func (x *exchange) granted(lease activator.Lease) error {
 func (x *exchange) send() error {
 	x.attempts++
 	pool := x.target.Transport()
+	x.rec.trace.sending(x, pool.Endpoint())
 	x.prepare(pool.Endpoint())
 	call := &x.space
 	call.Reuse(pool)
@@ -306,6 +309,7 @@ func (x *exchange) prepare(e backends.Endpoint) {
 		Extra: append(append(append(x.request.Extra[:0], "X-Request-Id: "...), x.rec.id...), "\r\n"...),
 		Body:  jsonbody.Pieces(x.request.Body[:0], x.fields.Body(), x.patch.Edits()),
 	}
+	x.request.Extra = x.rec.trace.propagate(x.request.Extra)
 }
 
 func (x *exchange) head(until time.Time) error {
@@ -319,6 +323,7 @@ func (x *exchange) head(until time.Time) error {
 		return x.callFailed(err)
 	}
 	x.status = x.call.Header.StatusCode()
+	x.rec.trace.firstByte(x.status)
 	if x.status == fasthttp.StatusOK && x.stream && isEventStream(x.call.Header.ContentType()) {
 		x.step = stepEvent
 		return nil
@@ -400,6 +405,7 @@ func (x *exchange) callFailed(err error) error {
 	// Asked in this order: the news of a death is worth waiting for, even where a refusal alone would do, because only then does
 	// the next attempt meet another replica.
 	mayRetry := x.attempts < router.MaxAttempts && router.MayRetry(err, true) && router.MayRetry(err, x.replicaDies())
+	x.rec.trace.attemptFailed(err, mayRetry)
 	x.dropCall()
 	x.lease.Release()
 	if !mayRetry {

@@ -52,6 +52,7 @@ type Gateway struct {
 	metrics   *instruments
 	server    *fasthttp.Server
 
+	tracing      atomic.Pointer[sampler] // nil: nothing is traced
 	table        atomic.Pointer[router.Table[*Model]]
 	requiresAuth atomic.Bool // some model does
 	anyOpen      atomic.Bool // some model does not, or there is none

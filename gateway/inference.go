@@ -32,6 +32,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	rec := &x.rec
 	start := rec.start
 	rec.bytesIn = len(ctx.PostBody())
+	rec.trace = g.trace(ctx, rec)
 	x.route, x.start = rec.route, start
 
 	identity, identifyErr := g.identify(&ctx.Request.Header, start)
@@ -148,6 +149,7 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 	if err := x.refusal(body); err != nil {
 		return err
 	}
+	x.rec.trace.answer(body)
 	if x.stream {
 		return errNotStream // SDKs that asked for a stream find nothing in anything else, and do not complain (facts/clients.md §1.4)
 	}

@@ -21,6 +21,8 @@ type Model struct {
 	Created int64
 	// Activator gives leases on replicas.
 	Activator *activator.Model
+	// StartTrace finds the trace of a replica's start; of the latest one if replica is 0. nil: starts are not traced.
+	StartTrace func(replica uint64) (StartTrace, bool)
 
 	metrics *modelMetrics
 }

@@ -28,7 +28,8 @@ type record struct {
 	cold      bool
 	replica   uint64
 	attempts  int
-	attempted bool // counted as active
+	attempted bool          // counted as active
+	trace     *requestTrace // nil: not traced
 }
 
 // close fills in what is known at the end. The lease may be given back already.
@@ -47,6 +48,7 @@ func (g *Gateway) log(r *record) {
 	if r.model != nil {
 		g.metrics.ended(r, code)
 	}
+	r.trace.ended(r, code)
 	if g.accessLog == nil || !g.logging.Load() {
 		return
 	}
@@ -73,6 +75,9 @@ func (r *record) appendLine(b []byte, code string) []byte {
 	b = appendSeconds(append(b, `,"duration":`...), r.duration)
 	b = strconv.AppendInt(append(b, `,"bytes_in":`...), int64(r.bytesIn), 10)
 	b = strconv.AppendInt(append(b, `,"bytes_out":`...), int64(r.bytesOut), 10)
+	if r.trace != nil {
+		b = append(r.trace.appendID(append(b, `,"trace_id":"`...)), '"')
+	}
 	if r.model != nil {
 		b = jsonbody.AppendString(append(b, `,"model":`...), r.model.ID)
 		b = jsonbody.AppendString(append(b, `,"tenant":`...), r.identity.Tenant)

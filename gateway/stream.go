@@ -278,6 +278,7 @@ func (s *stream) whole() error {
 	if err := s.x.refusal(body); err != nil {
 		return err
 	}
+	s.x.rec.trace.answer(body)
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
 	s.mode, s.end = modeEnd, io.EOF
@@ -364,6 +365,7 @@ func (s *stream) pass(event []byte) error {
 		s.firstByte = true
 		s.x.rec.firstByte = time.Now()
 	}
+	s.x.rec.trace.event(data)
 	named := s.x.route.api == apiResponses
 	if !named && sse.IsDone(data) {
 		s.finished = true

@@ -66,6 +66,8 @@ var layers = []layer{
 		"as internal/demo/cpuengine"},
 	{"internal/testtools", []string{"internal/demo/..."}, nil,
 		"tests of every package use it, so it must not lead back to them"},
+	{"internal/testtools/otlptest", nil, nil,
+		"it knows OpenTelemetry's protocol, and nothing of who speaks it"},
 	{"internal/conformance", []string{"internal/testtools"}, nil,
 		"it knows the gateway by its address only, so that it can be pointed at any server"},
 	{"internal/testtools/gatewaytest", []string{"internal/app", "internal/testtools"}, nil,
