@@ -40,6 +40,7 @@ type App struct {
 	opts      Options
 	log       *slog.Logger
 	telemetry *telemetry
+	tracing   *tracing
 	durations *activator.Durations
 	totals    *activator.Totals
 	process   *process.Driver
@@ -75,6 +76,7 @@ type model struct {
 	specHash  string // guarded by App.mu
 	created   int64
 	activator *activator.Model
+	starts    *starts
 }
 
 // Start binds the listeners and starts everything. What it returns serves until Shutdown.
@@ -127,12 +129,21 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if a.telemetry, err = newTelemetry(); err != nil {
 		return nil, err
 	}
+	if a.tracing, err = newTracing(a.telemetry.meter, o.Version, a.log); err != nil {
+		return nil, err
+	}
 	if a.gateway, err = gateway.New(gateway.Options{Config: c.Gateway, Keys: keys, Meter: a.telemetry.meter, Logger: a.log, AccessLog: o.Access}); err != nil {
 		return nil, err
 	}
 	if err = a.telemetry.watch(a); err != nil {
 		return nil, err
 	}
+	to, err := a.tracing.open(c.Traces)
+	if err != nil {
+		return nil, err
+	}
+	a.gateway.SetTracing(a.tracing.use(c.Traces, to))
+	undo = append(undo, func() { a.endTracing() })
 	undo = append(undo, func() { a.closeModels(context.Background()) })
 	for i := range c.Models {
 		if _, err = a.addModel(&c.Models[i]); err != nil {
@@ -199,23 +210,24 @@ func (a *App) addModel(c *config.Model) (*model, error) {
 	const distance = 1000
 	first := a.process.LastID(c.Name) + 1 + distance*a.generation[c.Name]
 	a.generation[c.Name]++
+	starts := &starts{tracing: a.tracing}
 	act, err := activator.New(activator.Options{
-		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c), SpecHash: c.Spec.Hash(),
+		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts), SpecHash: c.Spec.Hash(),
 		Totals: a.totals, Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
 		FirstID: first,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Name, err)
 	}
-	m := &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act}
+	m := &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act, starts: starts}
 	a.mu.Lock()
 	a.models[c.Name] = m
 	a.mu.Unlock()
 	return m, nil
 }
 
-func (a *App) launcher(c *config.Model) *launcher {
-	return &launcher{spec: c.Spec, process: a.process, static: a.static}
+func (a *App) launcher(c *config.Model, s *starts) activator.Launcher {
+	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static})
 }
 
 // publish makes the models of c those that the edge serves.
@@ -227,7 +239,7 @@ func (a *App) publish(c *config.Config) error {
 		running := a.models[m.Name]
 		models[i] = &gateway.Model{
 			ID: m.ModelID, Aliases: m.Aliases, RequiresAuth: m.RequiresAuth, Cold: m.Cold, Timeouts: m.Timeouts,
-			Created: running.created, Activator: running.activator,
+			Created: running.created, Activator: running.activator, StartTrace: running.starts.find,
 		}
 	}
 	a.mu.Unlock()

@@ -87,6 +87,10 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 			return err
 		}
 	}
+	collector, err := a.tracing.open(next.Traces)
+	if err != nil {
+		return err
+	}
 	var undo []*model
 	defer func() {
 		if err == nil {
@@ -111,7 +115,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 		running := a.models[m.Name]
 		running.id, running.specHash = m.ModelID, m.Spec.Hash()
 		a.mu.Unlock()
-		if err := running.activator.Update(m.Activator, a.launcher(m), m.Spec.Hash()); err != nil {
+		if err := running.activator.Update(m.Activator, a.launcher(m, running.starts), m.Spec.Hash()); err != nil {
 			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
 	}
@@ -123,6 +127,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	}
 	a.totals.SetLimits(next.Queue.MaxRequests, next.Queue.MaxBytes)
 	a.gateway.Adjust(next.Gateway)
+	a.gateway.SetTracing(a.tracing.use(next.Traces, collector))
 	a.admin.SetToken(next.Admin.Token)
 	a.mu.Lock()
 	a.config, a.loaded, a.needsRestart = next, time.Now(), changes.NeedRestart

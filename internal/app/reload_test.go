@@ -32,6 +32,7 @@ type started struct {
 	dir  string
 	mu   sync.Mutex
 	text string // guarded by mu
+	done bool   // the test has shut it down
 }
 
 func start(t *testing.T, text string) *started {
@@ -50,6 +51,9 @@ func start(t *testing.T, text string) *started {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		http.DefaultClient.CloseIdleConnections()
+		if s.done {
+			return
+		}
 		if err := s.Shutdown(ctx, nil); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}

@@ -55,7 +55,17 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 		edge = fmt.Errorf("requests were cut: %w", edge)
 	}
 	a.durations.Close()
+	a.endTracing()
 	return errors.Join(edge, models, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
+}
+
+// tracesPatience is how long a shutdown waits for the collector to take the last spans.
+const tracesPatience = 3 * time.Second
+
+func (a *App) endTracing() {
+	ctx, cancel := context.WithTimeout(context.Background(), tracesPatience)
+	defer cancel()
+	a.tracing.shutdown(ctx)
 }
 
 // closeModels stops all models at once; each drains until ctx ends, and is stopped then.

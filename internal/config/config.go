@@ -35,6 +35,7 @@ type Config struct {
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
 	KeysFile string
 	Queue    Queue
+	Traces   Traces
 	// Warnings are sorted by line; the configuration works in spite of them.
 	Warnings []Problem
 }
@@ -186,9 +187,10 @@ func (r *reader) config(c *Config, root value) {
 	c.Queue.MaxRequests = int(queue.get("max_requests").integer(int64(c.Queue.MaxRequests), 1, maxQueuedRequests))
 	c.Queue.MaxBytes = queue.get("max_bytes").size(c.Queue.MaxBytes, leastBodyBytes)
 
-	telemetry := f.get("telemetry").fields("otlp_endpoint", "access_log")
+	telemetry := f.get("telemetry").fields("otlp_endpoint", "traces", "access_log")
 	c.Gateway.AccessLog = telemetry.get("access_log").boolean(true)
-	r.laterTopLevel(f, telemetry)
+	r.traces(c, telemetry)
+	r.laterTopLevel(f)
 
 	models := f.get("models")
 	items := models.items()

@@ -63,6 +63,7 @@ func TestDefaults(t *testing.T) {
 		StateDir: "/home/op/.local/state/pilotlight",
 		KeysFile: "/etc/pilotlight/keys.yaml",
 		Queue:    Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
+		Traces:   Traces{Sample: 0.01, TrustClient: true},
 		Models: []Model{{
 			Name: "a", ModelID: "a:b@c+d", RequiresAuth: true, Line: 1,
 			Spec: backends.Spec{

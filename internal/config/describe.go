@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +62,7 @@ func (d *describer) all() {
 	d.line(0, "keys_file    %s", c.KeysFile)
 	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
 	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
+	d.traces(c.Traces)
 	for i := range c.Models {
 		d.line(0, "")
 		d.model(&c.Models[i])
@@ -77,6 +79,19 @@ func (d *describer) all() {
 			d.line(1, "%s", a)
 		}
 	}
+}
+
+// traces shows the collector without its path, where some have their token.
+func (d *describer) traces(t Traces) {
+	u, err := url.Parse(t.Endpoint)
+	if t.Endpoint == "" || err != nil {
+		return
+	}
+	says := "whatever the client says"
+	if t.TrustClient {
+		says = "or as the client says"
+	}
+	d.line(0, "traces       %g %% of requests, %s, to %s://%s", t.Sample*100, says, u.Scheme, u.Host)
 }
 
 func (d *describer) model(m *Model) {

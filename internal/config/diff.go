@@ -62,6 +62,10 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.NeedRestart, "state_dir", old.StateDir, fresh.StateDir)
 	note(&c.Settings, "max_body_bytes", old.Gateway.MaxBodyBytes, fresh.Gateway.MaxBodyBytes)
 	note(&c.Settings, "telemetry.access_log", old.Gateway.AccessLog, fresh.Gateway.AccessLog)
+	note(&c.Settings, "telemetry.otlp_endpoint", old.Traces.Endpoint, fresh.Traces.Endpoint)
+	was, is := old.Traces, fresh.Traces
+	was.Endpoint, is.Endpoint = "", ""
+	note(&c.Settings, "telemetry.traces", was, is)
 	note(&c.Settings, "admin.token", old.Admin.Token, fresh.Admin.Token)
 	note(&c.Settings, "auth.keys_file", old.KeysFile, fresh.KeysFile)
 	note(&c.Settings, "queue", old.Queue, fresh.Queue)

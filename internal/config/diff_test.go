@@ -69,6 +69,8 @@ func TestDiff(t *testing.T) {
 		{"state folder", twoModels + "state_dir: /x\n", changes{"restart": {"state_dir"}}},
 		{"everything else on top", twoModels + "queue: {max_bytes: 1MiB}\nauth: {keys_file: k}\nmax_body_bytes: 1MiB\ntelemetry: {access_log: false}\n",
 			changes{"settings": {"max_body_bytes", "telemetry.access_log", "auth.keys_file", "queue"}}},
+		{"traces", twoModels + "telemetry: {otlp_endpoint: http://a, traces: {sample: 1}}\n",
+			changes{"settings": {"telemetry.otlp_endpoint", "telemetry.traces"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			old, fresh := must(t, twoModels), must(t, tt.fresh)

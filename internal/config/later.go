@@ -9,7 +9,7 @@ func (v value) later(meanwhile string) {
 }
 
 // laterTopLevel type-checks and refuses the top level's fields of later releases.
-func (r *reader) laterTopLevel(f, telemetry fields) {
+func (r *reader) laterTopLevel(f fields) {
 	if v := f.get("tls"); v.given() {
 		tls := v.fields("cert", "key")
 		r.required(tls.get("cert"), "give the certificate's file")
@@ -29,10 +29,6 @@ func (r *reader) laterTopLevel(f, telemetry fields) {
 	}
 	if v := f.get("devices"); v.given() {
 		r.devices(v)
-	}
-	if v := telemetry.get("otlp_endpoint"); v.given() {
-		v.expandable(false)
-		v.asSecret().later("scrape /metrics on the admin listener")
 	}
 }
 
