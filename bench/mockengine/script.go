@@ -2,7 +2,6 @@ package mockengine
 
 import (
 	"bytes"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -42,28 +41,31 @@ const mark = "play/"
 
 // String is the prompt. It needs no escaping in JSON.
 func (s Script) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s%d/%d/%d/%d/%d", mark, s.ID, s.Frames, s.Gap.Microseconds(), s.Pad, s.Hold.Microseconds())
+	b := append(make([]byte, 0, 80), mark...)
+	for _, n := range [...]uint64{s.ID, uint64(s.Frames), uint64(s.Gap.Microseconds()), uint64(s.Pad), uint64(s.Hold.Microseconds())} {
+		b = append(strconv.AppendUint(b, n, 10), '/')
+	}
 	if s.Split {
-		b.WriteString("/split")
+		b = append(b, "split/"...)
 	}
 	if s.Status != 0 {
-		fmt.Fprintf(&b, "/status=%d", s.Status)
+		b = append(strconv.AppendInt(append(b, "status="...), int64(s.Status), 10), '/')
 	}
 	if s.Break != BreakNone {
-		b.WriteString("/break=" + string(s.Break))
+		b = append(append(append(b, "break="...), s.Break...), '/')
 	}
-	b.WriteByte('/')
-	return b.String()
+	return string(b)
 }
 
 // Text is the whole answer to a script: what its frames hold, one after the other.
-func (s Script) Text() string {
-	var b []byte
+func (s Script) Text() string { return string(s.AppendText(nil)) }
+
+// AppendText adds Text to b.
+func (s Script) AppendText(b []byte) []byte {
 	for k := range s.Frames {
 		b = s.appendFrame(b, k)
 	}
-	return string(b)
+	return b
 }
 
 // appendFrame adds frame k, which no other frame of any request equals.
