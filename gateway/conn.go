@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 type clientConn struct {
 	net.Conn
 	clientReads
+	socket  net.Conn    // as accepted; Conn is the same, or secure
+	secure  *secureConn // nil: not encrypted
 	raw     syscall.RawConn
 	hangups *hangups
 	token   uint64 // in hangups
@@ -26,7 +29,7 @@ type clientConn struct {
 
 	// stall bounds a write that the client does not read; nanoseconds. It is that of the last model asked for.
 	stall atomic.Int64
-	// The write deadline now armed: when, and for how long. Writer's goroutine only.
+	// The write deadline now armed: when, and for how long. Writer's goroutine only, or under TLS' lock of writes.
 	stallFrom time.Time
 	stallFor  time.Duration
 
@@ -42,9 +45,26 @@ func (c *clientConn) begin(x *exchange) {
 	c.request = x
 	gone := c.gone
 	c.mu.Unlock()
-	if gone {
+	switch {
+	case gone:
 		x.clientLeft()
+	case c.secure != nil:
+		c.look() // the word of leaving may have come with the request
 	}
+}
+
+// look tells the request if its client has left by TLS' close_notify.
+func (c *clientConn) look() {
+	if c.secure.look() {
+		c.left()
+	}
+}
+
+// busy tells whether a request is being served.
+func (c *clientConn) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.request != nil
 }
 
 // end is called before x is given back: no signal reaches it afterwards.
@@ -74,10 +94,8 @@ const (
 // answer must not outlive its use: it may lie in the past by now.
 func (c *clientConn) Write(p []byte) (n int, err error) {
 	for {
-		limit := time.Duration(c.stall.Load())
-		if now := time.Now(); limit != c.stallFor || now.Sub(c.stallFrom) > limit/4 {
-			c.stallFrom, c.stallFor = now, limit
-			if err := c.Conn.SetWriteDeadline(now.Add(limit)); err != nil {
+		if c.secure == nil {
+			if err := c.armWrite(c.Conn); err != nil {
 				return n, err
 			}
 		}
@@ -87,6 +105,15 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 			return n, err
 		}
 	}
+}
+
+func (c *clientConn) armWrite(to net.Conn) error {
+	limit, now := time.Duration(c.stall.Load()), time.Now()
+	if limit == c.stallFor && now.Sub(c.stallFrom) <= limit/4 {
+		return nil
+	}
+	c.stallFrom, c.stallFor = now, limit
+	return to.SetWriteDeadline(now.Add(limit))
 }
 
 // SetWriteDeadline does nothing: Write has its own.
@@ -107,7 +134,7 @@ func (c *clientConn) Close() error {
 		return nil
 	}
 	c.open.Add(-1)
-	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.linger.Load() && tcp.CloseWrite() == nil {
+	if tcp, ok := c.socket.(*net.TCPConn); ok && c.linger.Load() && c.closeWrite(tcp) == nil {
 		_ = tcp.SetReadDeadline(time.Now().Add(lingerTime))
 		var buf [32 << 10]byte
 		for total := 0; total < lingerBytes; {
@@ -122,9 +149,17 @@ func (c *clientConn) Close() error {
 	return c.Conn.Close()
 }
 
+func (c *clientConn) closeWrite(tcp *net.TCPConn) error {
+	if c.secure != nil {
+		return c.secure.CloseWrite()
+	}
+	return tcp.CloseWrite()
+}
+
 // watchedListener wraps accepted TCP connections.
 type watchedListener struct {
 	net.Listener
+	tls     *tls.Config // nil: connections are not encrypted
 	hangups *hangups
 	open    *atomic.Int64
 	log     *slog.Logger
@@ -160,8 +195,13 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 		}
 		raw, err := sc.SyscallConn()
 		if err == nil {
-			c := &clientConn{Conn: nc, raw: raw, hangups: l.hangups, open: l.open}
-			c.probe = c.tryArrived
+			c := &clientConn{Conn: nc, socket: nc, raw: raw, hangups: l.hangups, open: l.open}
+			if l.tls != nil {
+				c.secure = newSecureConn(c, l.tls)
+				c.Conn = c.secure
+			} else {
+				c.probe = c.tryArrived
+			}
 			c.stall.Store(int64(writeStall))
 			if err = l.hangups.add(c); err == nil {
 				l.open.Add(1)

@@ -10,11 +10,14 @@ import (
 
 // hangups learns that clients have left. fasthttp gives no such signal (facts/fasthttp.md §4.3), so each accepted socket is
 // registered once, edge-triggered, in an epoll set of our own: a request costs nothing more, and a parked one needs
-// no goroutine. A FIN counts as leaving, as it does for net/http: a client that half-closes does not wait for an answer.
+// no goroutine. A FIN counts as leaving, as it does for net/http: a client that half-closes does not wait for an answer. Encrypted
+// connections are looked at whenever something arrives during a request (secureConn).
 type hangups struct {
 	epfd int
 	wake int // eventfd that ends the loop
 	done chan struct{}
+	// looks are in progress. They do not wait for their client, but may for TLS, and nobody else must wait for that.
+	looks sync.WaitGroup
 
 	mu    sync.Mutex // guards the fields below
 	last  uint64     // token given out last
@@ -56,6 +59,7 @@ func newHangups() (*hangups, error) {
 func (h *hangups) close() {
 	_, _ = unix.Write(h.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	<-h.done
+	h.looks.Wait()
 	_ = unix.Close(h.epfd)
 	_ = unix.Close(h.wake)
 }
@@ -88,8 +92,12 @@ func (h *hangups) tell(events []unix.EpollEvent) (stop bool) {
 		h.mu.Lock()
 		c := h.conns[token]
 		h.mu.Unlock()
-		if c != nil {
+		switch {
+		case c == nil:
+		case events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
 			c.left()
+		case c.busy():
+			h.looks.Go(c.look)
 		}
 	}
 	return stop
@@ -101,9 +109,13 @@ func (h *hangups) add(c *clientConn) error {
 	c.token = h.last
 	h.conns[c.token] = c
 	h.mu.Unlock()
+	events := uint32(unix.EPOLLRDHUP | unix.EPOLLET)
+	if c.secure != nil {
+		events |= unix.EPOLLIN
+	}
 	var ctlErr error
 	err := c.raw.Control(func(fd uintptr) {
-		ev := data(c.token, unix.EPOLLRDHUP|unix.EPOLLET)
+		ev := data(c.token, events)
 		ctlErr = unix.EpollCtl(h.epfd, unix.EPOLL_CTL_ADD, int(fd), &ev)
 	})
 	if err == nil {

@@ -8,6 +8,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,8 @@ type Options struct {
 	Config Config
 	Keys   Identifier
 	Meter  metric.Meter
+	// Certificate chooses what clients are shown in a TLS handshake, as tls.Config.GetCertificate does; nil: connections are not encrypted.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Logger gets what concerns the edge itself; nil: nothing.
 	Logger *slog.Logger
 	// AccessLog gets one line of JSON per request, in one Write, while Config.AccessLog is set; nil: none. It must be safe for
@@ -51,6 +54,7 @@ type Gateway struct {
 	logging   atomic.Bool  // of accesses
 	metrics   *instruments
 	server    *fasthttp.Server
+	tls       *tls.Config // nil: not encrypted
 
 	tracing      atomic.Pointer[sampler] // nil: nothing is traced
 	table        atomic.Pointer[router.Table[*Model]]
@@ -86,6 +90,9 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog}
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Certificate != nil {
+		g.tls = serverTLS(o.Certificate)
 	}
 	g.Adjust(o.Config)
 	g.life, g.end = context.WithCancel(context.Background())
@@ -157,7 +164,7 @@ func (g *Gateway) Serve(ln net.Listener) error {
 		return fmt.Errorf("watching for clients that leave: %w", err)
 	}
 	defer h.close()
-	if err := g.server.Serve(&watchedListener{Listener: ln, hangups: h, open: &g.open, log: g.logger}); err != nil {
+	if err := g.server.Serve(&watchedListener{Listener: ln, tls: g.tls, hangups: h, open: &g.open, log: g.logger}); err != nil {
 		return err
 	}
 	if !g.stopping.Load() {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -113,6 +114,8 @@ type edge struct {
 	model    *Model
 	launcher *fakeLauncher
 	log      *recorder
+	client   *http.Client
+	tls      *tls.Config // of clients; nil: not encrypted
 }
 
 type edgeOptions struct {
@@ -125,6 +128,7 @@ type edgeOptions struct {
 	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
 	more     []*Model
 	noEngine bool // the engine's address refuses connections
+	secure   bool // clients encrypt
 	accepted func(*net.TCPConn)
 }
 
@@ -163,8 +167,16 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	}
 	o.model.Activator = act
 	rec := &recorder{}
-	g, err := New(Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"),
-		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: rec})
+	options := Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"),
+		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: rec}
+	e := &edge{t: t, launcher: l, log: rec, client: http.DefaultClient}
+	if o.secure {
+		var certificate tls.Certificate
+		certificate, e.tls = selfSigned(t)
+		options.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil }
+		e.client = &http.Client{Transport: &http.Transport{TLSClientConfig: e.tls}}
+	}
+	g, err := New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +194,7 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		act.Close(ctx)
-		http.DefaultClient.CloseIdleConnections()
+		e.client.CloseIdleConnections()
 		if err := g.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
@@ -192,8 +204,36 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 		engine.CloseClientConnections()
 		engine.Close()
 	})
-	addr := ln.Addr().String()
-	return &edge{t: t, url: "http://" + addr, addr: addr, gateway: g, model: &model, launcher: l, log: rec}
+	e.addr, e.gateway, e.model = ln.Addr().String(), g, &model
+	e.url = "http://" + e.addr
+	if o.secure {
+		e.url = "https://" + e.addr
+	}
+	return e
+}
+
+// halfCloser is a client's connection, which can end its own direction alone: by a FIN, under TLS by close_notify.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// connect connects as the edge's clients do.
+func (e *edge) connect(t testing.TB) halfCloser {
+	t.Helper()
+	nc, err := net.Dial("tcp", e.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := nc.(*net.TCPConn)
+	if e.tls == nil {
+		return c
+	}
+	secure := tls.Client(c, e.tls)
+	if err := secure.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return secure
 }
 
 // tunedListener sets up accepted connections.
@@ -243,7 +283,7 @@ func (e *edge) request(method, path, body string, headers ...string) (*http.Resp
 			req.Header.Del(headers[i])
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := e.client.Do(req)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -302,10 +342,7 @@ func settles(t testing.TB, what string, cond func() bool) {
 // raw sends bytes as they are and reads until the connection ends.
 func (e *edge) raw(request string) string {
 	e.t.Helper()
-	c, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	c := e.connect(e.t)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.WriteString(c, request); err != nil {

@@ -18,6 +18,9 @@ var (
 	errHead = &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http",
 		Message: "This is not an HTTP request that this endpoint understands."}
 
+	errPlain = &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_http",
+		Message: "This endpoint is encrypted: its address begins with https://."}
+
 	errBareLF   = errors.New("a line of the head does not end in CRLF")
 	errSpace    = errors.New("a header's name holds a space")
 	errFolded   = errors.New("a header is folded over several lines")

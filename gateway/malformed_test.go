@@ -401,10 +401,15 @@ func malformedRows() []malformed {
 	return rows
 }
 
-func TestMalformedInput(t *testing.T) {
+func TestMalformedInput(t *testing.T) { malformedInput(t, false) }
+
+// The same bytes under TLS: other reads, writes and ends, and the same answers.
+func TestMalformedInputEncrypted(t *testing.T) { malformedInput(t, true) }
+
+func malformedInput(t *testing.T, secure bool) {
 	engine := &strictEngine{}
 	config := activator.DefaultConfig()
-	e := newEdge(t, edgeOptions{model: Model{ID: "test/model:1b", RequiresAuth: true}, body: 4 << 20, config: config, limit: 8}, engine)
+	e := newEdge(t, edgeOptions{model: Model{ID: "test/model:1b", RequiresAuth: true}, body: 4 << 20, config: config, limit: 8, secure: secure}, engine)
 	rows := malformedRows()
 	if len(rows) < 120 {
 		t.Fatalf("%d rows", len(rows))
@@ -440,11 +445,7 @@ func (e *edge) inFlight() (n int) {
 func (e *edge) play(t *testing.T, row malformed, engine *strictEngine) {
 	t.Helper()
 	before := engine.count()
-	nc, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := nc.(*net.TCPConn)
+	c := e.connect(t)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(8 * time.Second))
 	sent := make(chan struct{})
