@@ -45,7 +45,8 @@ type App struct {
 	totals    *activator.Totals
 	process   *process.Driver
 	static    *static.Driver
-	keysFile  *keyring // nil with Options.Keys
+	keysFile  *keyring     // nil with Options.Keys
+	cert      *certificate // nil: clients are served in clear text
 	gateway   *gateway.Gateway
 	admin     *gateway.Admin
 	listener  net.Listener
@@ -93,6 +94,17 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		}
 	}()
 	c := o.Config
+	edge := gateway.Options{Config: c.Gateway, Logger: a.log, AccessLog: o.Access}
+	if c.TLS != (config.TLS{}) {
+		p, err := loadPair(c.TLS)
+		if err != nil {
+			return nil, err
+		}
+		a.cert = &certificate{log: a.log, watched: o.Watch}
+		a.cert.follow(p)
+		undo = append(undo, a.cert.close)
+		edge.Certificate = a.cert.get
+	}
 	if a.listener, err = net.Listen("tcp", c.Gateway.Listen); err != nil {
 		return nil, fmt.Errorf("listen %s: %w", c.Gateway.Listen, err)
 	}
@@ -132,7 +144,8 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if a.tracing, err = newTracing(a.telemetry.meter, o.Version, a.log); err != nil {
 		return nil, err
 	}
-	if a.gateway, err = gateway.New(gateway.Options{Config: c.Gateway, Keys: keys, Meter: a.telemetry.meter, Logger: a.log, AccessLog: o.Access}); err != nil {
+	edge.Keys, edge.Meter = keys, a.telemetry.meter
+	if a.gateway, err = gateway.New(edge); err != nil {
 		return nil, err
 	}
 	if err = a.telemetry.watch(a); err != nil {
@@ -175,7 +188,13 @@ func (a *App) serve(name string, serve func(net.Listener) error, ln net.Listener
 func (a *App) Failed() <-chan error { return a.failed }
 
 // BaseURL is where clients point their SDKs.
-func (a *App) BaseURL() string { return "http://" + a.listener.Addr().String() + "/v1" }
+func (a *App) BaseURL() string {
+	scheme := "http://"
+	if a.cert != nil {
+		scheme = "https://"
+	}
+	return scheme + a.listener.Addr().String() + "/v1"
+}
 
 // AdminURL is the admin listener's.
 func (a *App) AdminURL() string { return "http://" + a.adminLn.Addr().String() }

@@ -82,15 +82,6 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	}
 	changes := config.Diff(old, next)
 	var keys *auth.Keys
-	if a.keysFile != nil && next.KeysFile != old.KeysFile {
-		if keys, err = a.keysFile.open(next.KeysFile); err != nil {
-			return err
-		}
-	}
-	collector, err := a.tracing.open(next.Traces)
-	if err != nil {
-		return err
-	}
 	var undo []*model
 	defer func() {
 		if err == nil {
@@ -103,6 +94,21 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 			a.dropModel(m)
 		}
 	}()
+	if a.keysFile != nil && next.KeysFile != old.KeysFile {
+		if keys, err = a.keysFile.open(next.KeysFile); err != nil {
+			return err
+		}
+	}
+	var shown *pair
+	if a.cert != nil && next.TLS != (config.TLS{}) && (asked || next.TLS != old.TLS) {
+		if shown, err = loadPair(next.TLS); err != nil {
+			return err
+		}
+	}
+	collector, err := a.tracing.open(next.Traces)
+	if err != nil {
+		return err
+	}
 	for _, c := range changes.Added {
 		m, err := a.addModel(c)
 		if err != nil {
@@ -124,6 +130,9 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	}
 	if keys != nil {
 		a.keysFile.follow(keys)
+	}
+	if shown != nil {
+		a.cert.follow(shown)
 	}
 	a.totals.SetLimits(next.Queue.MaxRequests, next.Queue.MaxBytes)
 	a.gateway.Adjust(next.Gateway)

@@ -51,6 +51,9 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	if a.keysFile != nil {
 		a.keysFile.close()
 	}
+	if a.cert != nil {
+		a.cert.close()
+	}
 	if edge != nil {
 		edge = fmt.Errorf("requests were cut: %w", edge)
 	}

@@ -28,8 +28,10 @@ type Config struct {
 	Source  string   // the file's path as it was given
 	Digest  [32]byte // SHA-256 of the file's bytes
 	Gateway gateway.Config
-	Models  []Model // in the order of the file, at least one
-	Admin   Admin
+	// TLS makes the client listener encrypted; the zero value leaves it in clear text.
+	TLS    TLS
+	Models []Model // in the order of the file, at least one
+	Admin  Admin
 	// StateDir is absolute: learned durations, replica records, logs.
 	StateDir string
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
@@ -45,6 +47,9 @@ type Admin struct {
 	Listen string // host:port; port 0 picks a free one
 	Token  string // bearer token; empty: none is asked for, which only a loopback address allows
 }
+
+// TLS names files in PEM by absolute path. Both are set, or neither.
+type TLS struct{ Cert, Key string }
 
 // Queue bounds what waits for all models together.
 type Queue struct {
@@ -175,6 +180,7 @@ func (r *reader) config(c *Config, root value) {
 		MaxBodyBytes: int(f.get("max_body_bytes").byteLimit(gateway.DefaultMaxBodyBytes, leastBodyBytes, mostBodyBytes)),
 		AccessLog:    true,
 	}
+	c.TLS = r.tls(f.get("tls"))
 	c.StateDir = r.stateDir(f.get("state_dir"))
 	r.admin(c, f.get("admin").asSecret(), f.get("listen"))
 

@@ -52,7 +52,11 @@ func (d *describer) line(indent int, format string, args ...any) {
 func (d *describer) all() {
 	c := d.config
 	d.line(0, "%s: %s, %s", c.Source, count(len(c.Models), "model"), count(len(c.Warnings), "warning"))
-	d.line(0, "listen       %s", c.Gateway.Listen)
+	if c.TLS == (TLS{}) {
+		d.line(0, "listen       %s", c.Gateway.Listen)
+	} else {
+		d.line(0, "listen       %s, TLS with %s and %s", c.Gateway.Listen, c.TLS.Cert, c.TLS.Key)
+	}
 	token := "no token"
 	if c.Admin.Token != "" {
 		token = "token ***"

@@ -60,6 +60,11 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.NeedRestart, "listen", old.Gateway.Listen, fresh.Gateway.Listen)
 	note(&c.NeedRestart, "admin.listen", old.Admin.Listen, fresh.Admin.Listen)
 	note(&c.NeedRestart, "state_dir", old.StateDir, fresh.StateDir)
+	tls := &c.Settings // other files
+	if (old.TLS == TLS{}) != (fresh.TLS == TLS{}) {
+		tls = &c.NeedRestart // another protocol
+	}
+	note(tls, "tls", old.TLS, fresh.TLS)
 	note(&c.Settings, "max_body_bytes", old.Gateway.MaxBodyBytes, fresh.Gateway.MaxBodyBytes)
 	note(&c.Settings, "telemetry.access_log", old.Gateway.AccessLog, fresh.Gateway.AccessLog)
 	note(&c.Settings, "telemetry.otlp_endpoint", old.Traces.Endpoint, fresh.Traces.Endpoint)

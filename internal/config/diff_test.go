@@ -67,6 +67,7 @@ func TestDiff(t *testing.T) {
 		{"listen", edit("8000", "8001"), changes{"restart": {"listen"}}},
 		{"admin", twoModels + "admin: {listen: 127.0.0.1:9009, token: 0123456789abcdef-}\n", changes{"restart": {"admin.listen"}, "settings": {"admin.token"}}},
 		{"state folder", twoModels + "state_dir: /x\n", changes{"restart": {"state_dir"}}},
+		{"encrypted", twoModels + "tls: {cert: c, key: k}\n", changes{"restart": {"tls"}}},
 		{"everything else on top", twoModels + "queue: {max_bytes: 1MiB}\nauth: {keys_file: k}\nmax_body_bytes: 1MiB\ntelemetry: {access_log: false}\n",
 			changes{"settings": {"max_body_bytes", "telemetry.access_log", "auth.keys_file", "queue"}}},
 		{"traces", twoModels + "telemetry: {otlp_endpoint: http://a, traces: {sample: 1}}\n",

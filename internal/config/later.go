@@ -3,19 +3,13 @@ package config
 import "go.yaml.in/yaml/v3"
 
 // later refuses what this release reads but does not do. Ignoring it would let somebody believe that, say,
-// their connections are encrypted.
+// their gateways share their limits.
 func (v value) later(meanwhile string) {
 	v.fail("not supported yet", meanwhile)
 }
 
 // laterTopLevel type-checks and refuses the top level's fields of later releases.
 func (r *reader) laterTopLevel(f fields) {
-	if v := f.get("tls"); v.given() {
-		tls := v.fields("cert", "key")
-		r.required(tls.get("cert"), "give the certificate's file")
-		r.required(tls.get("key"), "give the key's file")
-		v.later("put a TLS proxy in front, or listen on a private address")
-	}
 	if v := f.get("store"); v.given() {
 		store := v.fields("path", "max_bytes", "remote")
 		store.get("path").text("")

@@ -38,6 +38,23 @@ func (v value) address(def string) string {
 	return text
 }
 
+// tls reads the files that make the client listener encrypted. They are opened by who serves, and again when they change.
+func (r *reader) tls(v value) (t TLS) {
+	if !v.given() {
+		return t
+	}
+	f := v.fields("cert", "key")
+	file := func(v value, fix string) string {
+		if path := r.required(v, fix); path != "" {
+			return beside(r.file, r.home(v, path))
+		}
+		return ""
+	}
+	t.Cert = file(f.get("cert"), "give the file of the certificate and those that lead from it to a root, in PEM")
+	t.Key = file(f.get("key"), "give the file of the certificate's private key, in PEM")
+	return t
+}
+
 // isLoopback tells whether only this machine can reach the address.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)

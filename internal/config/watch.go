@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -17,25 +18,37 @@ import (
 // It counts from the first step, so that a file that changes all the time is still read ten times a second.
 const settle = 100 * time.Millisecond
 
-// Watch calls onChange, from its own goroutine only and never twice at once, each time the file's content is
-// another than before; the first comparison is with loaded, so that nothing between loading and watching is
-// missed. It watches the folder, and the folder that a symbolic link leads to: editors replace files, and
+// Watch is WatchFiles for the file that loaded came from.
+func Watch(ctx context.Context, path string, loaded *Config, onChange func()) error {
+	return WatchFiles(ctx, []File{{path, loaded.Digest}}, onChange)
+}
+
+// File is a file as it was last read.
+type File struct {
+	Path   string
+	Digest [sha256.Size]byte // SHA-256 of its bytes
+}
+
+// WatchFiles calls onChange, from its own goroutine only and never twice at once, each time the content of a file is
+// another than before; the first comparison is with what was read, so that nothing between loading and watching is
+// missed. It watches the folders, and those that symbolic links lead to: editors replace files, and
 // Kubernetes swaps the link of a mounted ConfigMap. A file that is missing or unreadable at the moment counts
-// as unchanged.
+// as unchanged, and what comes of several files within a moment is one change.
 //
 // It blocks until ctx is done and then returns nil; any other return is an error of the watch, after which
 // changes go unseen. No goroutine is left behind.
-func Watch(ctx context.Context, path string, loaded *Config, onChange func()) (err error) {
+func WatchFiles(ctx context.Context, read []File, onChange func()) (err error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watching %s: %w", path, err)
+		return fmt.Errorf("watching %s: %w", read[0].Path, err)
 	}
 	defer func() { err = errors.Join(err, watcher.Close()) }()
-	folders := map[string]bool{}
-	if err := watchFolder(watcher, folders, filepath.Dir(path)); err != nil {
-		return err
+	files, folders := slices.Clone(read), map[string]bool{}
+	for _, f := range files {
+		if err := watchFolder(watcher, folders, filepath.Dir(f.Path)); err != nil {
+			return err
+		}
 	}
-	seen := loaded.Digest
 	timer := time.NewTimer(0) // the first look
 	defer timer.Stop()
 	pending := true
@@ -45,7 +58,7 @@ func Watch(ctx context.Context, path string, loaded *Config, onChange func()) (e
 			return nil
 		case _, ok := <-watcher.Events:
 			if !ok {
-				return fmt.Errorf("watching %s: the watcher has ended", path)
+				return fmt.Errorf("watching %s: the watcher has ended", files[0].Path)
 			}
 			// Every event in the folder counts, whatever its file: the swapped link has a name of its own, and
 			// the content decides.
@@ -55,7 +68,7 @@ func Watch(ctx context.Context, path string, loaded *Config, onChange func()) (e
 			}
 		case failure, ok := <-watcher.Errors:
 			if !ok || !errors.Is(failure, fsnotify.ErrEventOverflow) {
-				return fmt.Errorf("watching %s: %w", path, failure)
+				return fmt.Errorf("watching %s: %w", files[0].Path, failure)
 			}
 			if !pending {
 				pending = true
@@ -64,24 +77,33 @@ func Watch(ctx context.Context, path string, loaded *Config, onChange func()) (e
 		case <-timer.C:
 			pending = false
 			// Links may lead elsewhere than before. Watch there first, then read: a change in between is an event.
-			if err := followLinks(watcher, folders, path); err != nil {
+			if err := followLinks(watcher, folders, files); err != nil {
 				return err
 			}
-			if now, ok := digest(path); ok && now != seen {
-				seen = now
+			changed := false
+			for i := range files {
+				if now, ok := digest(files[i].Path); ok && now != files[i].Digest {
+					files[i].Digest, changed = now, true
+				}
+			}
+			if changed {
 				onChange()
 			}
 		}
 	}
 }
 
-// followLinks watches the folder of the file that path leads to in the end.
-func followLinks(watcher *fsnotify.Watcher, folders map[string]bool, path string) error {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil // missing at the moment; its return is an event of a folder that is watched
+// followLinks watches the folders of the files that the paths lead to in the end.
+func followLinks(watcher *fsnotify.Watcher, folders map[string]bool, files []File) error {
+	wanted := map[string]bool{}
+	for _, f := range files {
+		wanted[filepath.Dir(f.Path)] = true
+		real, err := filepath.EvalSymlinks(f.Path)
+		if err != nil {
+			return nil // missing at the moment; its return is an event of a folder that is watched
+		}
+		wanted[filepath.Dir(real)] = true
 	}
-	wanted := map[string]bool{filepath.Dir(path): true, filepath.Dir(real): true}
 	for folder := range folders {
 		if wanted[folder] {
 			continue
@@ -110,7 +132,7 @@ func watchFolder(watcher *fsnotify.Watcher, folders map[string]bool, folder stri
 	return nil
 }
 
-// digest is Config.Digest of the file as it is now; ok is false if it cannot be read.
+// digest is File.Digest of the file as it is now; ok is false if it cannot be read.
 func digest(path string) (sum [sha256.Size]byte, ok bool) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -91,6 +91,8 @@ type Target struct {
 	// BaseURL ends in /v1.
 	BaseURL string
 	Key     string
+	// Roots is a file of certificates in PEM that clients are to trust; empty: those of the machine.
+	Roots string
 	// Model is what scenarios ask for unless they say otherwise.
 	Model string
 	// Timeout bounds one client's whole run; 0: 3 minutes.
@@ -257,6 +259,9 @@ func drive(ctx context.Context, argv []string, target Target, scenarios []Scenar
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = environ(os.Environ())
+	if target.Roots != "" {
+		cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+target.Roots, "NODE_EXTRA_CA_CERTS="+target.Roots) // Python and Go; Node
+	}
 	cmd.Stdin = bytes.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
