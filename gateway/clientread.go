@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,22 +113,23 @@ func (c *clientConn) dropArrived() {
 func (c *clientConn) tryArrived(fd uintptr) bool {
 	buffer, _ := arrivals.Get().(*[]byte)
 	for {
-		n, err := unix.Read(int(fd), *buffer)
+		// It does not block, so the scheduler need not know.
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(*buffer))), arrivedSize)
 		switch {
-		case n > 0:
+		case errno == unix.EINTR:
+			continue
+		case errno == 0 && n > 0:
 			c.arrived, c.rest, c.probeErr = buffer, (*buffer)[:n], nil
 			return true
-		case err == unix.EINTR:
-			continue
 		}
 		arrivals.Put(buffer)
-		switch {
-		case err == nil:
+		switch errno {
+		case 0:
 			c.probeErr = io.EOF
-		case err == unix.EAGAIN:
+		case unix.EAGAIN:
 			return false
 		default:
-			c.probeErr = os.NewSyscallError("read", err)
+			c.probeErr = os.NewSyscallError("read", errno)
 		}
 		return true
 	}

@@ -318,19 +318,25 @@ func parseWait(s string) (time.Duration, bool) {
 	return d, err == nil && d >= 0
 }
 
-// dropped are the engine's headers that are not the client's business: hop-by-hop ones, and those that the edge sets itself.
+// dropped tells the engine's headers that are not the client's business: hop-by-hop ones, and those that the edge sets itself.
 // The engine's CORS headers would double with those of a browser-facing edge (facts/clients.md §3).
-var dropped = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "Content-Length": true, "Server": true, "Date": true, "X-Request-Id": true,
-	"Set-Cookie": true, "Access-Control-Allow-Origin": true, "Access-Control-Allow-Credentials": true,
-	"Access-Control-Allow-Methods": true, "Access-Control-Allow-Headers": true, "Access-Control-Expose-Headers": true,
-	"Access-Control-Max-Age": true, "Retry-After": true, "X-Should-Retry": true,
+func dropped(key []byte) bool {
+	switch string(key) {
+	case "Content-Length", "Server", "Date", "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade", "X-Request-Id", "Set-Cookie", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
+		"Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Expose-Headers", "Access-Control-Max-Age",
+		"Retry-After", "X-Should-Retry":
+		return true
+	}
+	return false
 }
 
 func copyHeaders(dst, src *fasthttp.ResponseHeader) {
 	for key, value := range src.All() {
-		if !dropped[string(key)] {
+		switch {
+		case string(key) == fasthttp.HeaderContentType:
+			dst.SetContentTypeBytes(value) // most have no other
+		case !dropped(key):
 			dst.SetBytesKV(key, value)
 		}
 	}

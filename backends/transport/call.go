@@ -119,7 +119,10 @@ func (c *Call) Send(req *Request) error {
 		if err := c.adopt(idle); err != nil {
 			return err
 		}
-		if idle.send(c.pool, req, now) == nil {
+		if idle.schedule(c.pool, req) {
+			return nil // AwaitHead sends it
+		}
+		if idle.silent() && idle.send(c.pool, req, now) == nil {
 			return nil
 		}
 		// Closed by the engine while idle: what was written has reached nobody that could act on it.
@@ -175,6 +178,7 @@ func (c *Call) drop() {
 	c.conn = nil
 	c.mu.Unlock()
 	if conn != nil {
+		conn.dropOutgoing()
 		conn.release()
 		_ = conn.Close()
 	}
@@ -188,11 +192,15 @@ func (c *Call) AwaitHead(until time.Time) error {
 		if err := conn.until(until); err != nil {
 			return c.fail(PhaseHead, err)
 		}
-		if err := conn.await(); err != nil {
-			if isTimeout(err) {
+		err := conn.await()
+		if conn.stale {
+			err = errStale
+		}
+		if err != nil {
+			if isTimeout(err) && conn.outgoing == nil {
 				return ErrNotYet
 			}
-			if conn.reused && !c.isCancelled() {
+			if conn.reused && !c.isCancelled() { // or what was written has reached nobody that could act on it
 				c.drop()
 				if err := c.sendFresh(); err != nil {
 					return err
@@ -292,6 +300,7 @@ func (c *Call) Close() {
 		return
 	}
 	if cancelled || !c.complete || c.Header.ConnectionClose() || !c.body.reusable() {
+		conn.dropOutgoing()
 		conn.release()
 		_ = conn.Close()
 		return
@@ -314,6 +323,8 @@ func (c *Call) fail(phase Phase, err error) error {
 	}
 	return &Error{Phase: phase, Refused: phase == PhaseDial && errors.Is(err, syscall.ECONNREFUSED), Err: err}
 }
+
+var errStale = errors.New("the engine had ended the connection, or had spoken unasked")
 
 var errBadHead = errors.New("the head of the response is malformed")
 

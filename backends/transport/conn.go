@@ -47,6 +47,12 @@ type conn struct {
 	fd       int // valid while probing
 	probing  bool
 	probeErr error
+
+	// outgoing is a request that await writes before it waits; stale says that the connection had ended before, or that the
+	// replica had spoken unasked.
+	outgoing *[]byte
+	unsent   []byte
+	stale    bool
 }
 
 func newConn(nc net.Conn) *conn {
@@ -113,6 +119,11 @@ func (c *conn) await() error {
 		if err == nil {
 			err = c.probeErr
 		}
+		if err == errUnsent {
+			if err = c.writeRest(); err == nil {
+				continue
+			}
+		}
 		if c.again(err) {
 			continue
 		}
@@ -131,24 +142,103 @@ func (c *conn) tryFill(fd uintptr) bool {
 	c.probing = false
 	if err == errNothing {
 		c.release()
-		return false
+		if c.outgoing == nil {
+			return false
+		}
+		c.probeErr = c.tryWrite(int(fd))
+		return c.probeErr != nil
+	}
+	if c.outgoing != nil { // nothing was to come before the request went out
+		c.dropOutgoing()
+		c.stale = true
 	}
 	c.probeErr = err
 	return true
 }
 
+// errUnsent says that a request did not go out at once.
+var errUnsent = errors.New("the rest of the request is to be written")
+
+// tryWrite sends the request that await was given. It is done here, between the look whether the connection is silent still, which
+// is a read in vain, and the wait for the answer, because each of the two would otherwise cost a system call of its own: the poller is
+// armed before the request goes out, so no answer can come unseen.
+func (c *conn) tryWrite(fd int) error {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(c.unsent))), uintptr(len(c.unsent)))
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
+			return errUnsent
+		case errno != 0:
+			c.dropOutgoing()
+			c.stale = true
+			return os.NewSyscallError("write", errno)
+		}
+		if c.unsent = c.unsent[n:]; len(c.unsent) > 0 {
+			return errUnsent
+		}
+		c.dropOutgoing()
+		return nil
+	}
+}
+
+func (c *conn) writeRest() error {
+	rest := c.unsent
+	defer c.dropOutgoing()
+	if err := c.armWrite(time.Now()); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(rest)
+	return err
+}
+
+func (c *conn) dropOutgoing() {
+	if c.outgoing != nil {
+		keepWriter(c.outgoing)
+		c.outgoing, c.unsent = nil, nil
+	}
+}
+
+// schedule makes await send the request, if that can be done in one write; false: it is to be sent before.
+func (c *conn) schedule(p *Pool, req *Request) bool {
+	if c.raw == nil {
+		return false
+	}
+	size := req.bodyLen()
+	if size > writeBufferSize-readBufferSize {
+		return false
+	}
+	buffer, _ := writers.Get().(*[]byte)
+	w := req.appendHead((*buffer)[:0], p, size)
+	for _, part := range req.Body {
+		w = append(w, part...)
+	}
+	*buffer = w
+	c.outgoing, c.unsent, c.stale = buffer, w, false
+	return true
+}
+
+func keepWriter(buffer *[]byte) {
+	if cap(*buffer) <= writeBufferSize+readBufferSize {
+		writers.Put(buffer)
+	}
+}
+
 func (c *conn) tryRead(p []byte) (int, error) {
 	for {
-		n, err := unix.Read(c.fd, p)
+		// It does not block, so the scheduler need not know.
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch {
-		case n > 0:
-			return n, nil
-		case err == nil:
-			return 0, io.EOF
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return 0, errNothing
-		case err != unix.EINTR:
-			return 0, os.NewSyscallError("read", err)
+		case errno == unix.EINTR:
+		case errno != 0:
+			return 0, os.NewSyscallError("read", errno)
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return int(n), nil
 		}
 	}
 }
@@ -187,7 +277,7 @@ func (c *conn) silent() bool {
 
 func (c *conn) peek(fd uintptr) {
 	var b [1]byte
-	// Not unix.Recvfrom, which makes an address per call. It does not block, so the scheduler need not know.
+	// Not unix.Recvfrom, which makes an address per call.
 	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	c.probeErr = nil
 	if errno != 0 {
@@ -197,18 +287,11 @@ func (c *conn) peek(fd uintptr) {
 
 // send writes a request in one piece, or a large one's body from where it lies.
 func (c *conn) send(p *Pool, req *Request, now time.Time) error {
-	if now.Sub(c.writeFrom) > recheck {
-		c.writeFrom = now
-		if err := c.SetWriteDeadline(now.Add(sendTimeout)); err != nil {
-			return err
-		}
+	if err := c.armWrite(now); err != nil {
+		return err
 	}
 	buffer, _ := writers.Get().(*[]byte)
-	defer func() {
-		if cap(*buffer) <= writeBufferSize+readBufferSize {
-			writers.Put(buffer)
-		}
-	}()
+	defer keepWriter(buffer)
 	size := req.bodyLen()
 	w := req.appendHead((*buffer)[:0], p, size)
 	if len(w)+size > writeBufferSize {
@@ -224,6 +307,14 @@ func (c *conn) send(p *Pool, req *Request, now time.Time) error {
 	*buffer = w
 	_, err := c.Conn.Write(w)
 	return err
+}
+
+func (c *conn) armWrite(now time.Time) error {
+	if now.Sub(c.writeFrom) <= recheck {
+		return nil
+	}
+	c.writeFrom = now
+	return c.SetWriteDeadline(now.Add(sendTimeout))
 }
 
 func (r *Request) appendHead(w []byte, p *Pool, size int) []byte {

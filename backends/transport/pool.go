@@ -121,7 +121,7 @@ func (p *Pool) take(now time.Time) *conn {
 	if n == 0 {
 		return nil
 	}
-	for n > 0 {
+	if n > 0 {
 		c := p.idle[n-1]
 		if now.Sub(c.idleFrom) >= p.idleFor {
 			return nil // so have all the others; the sweep closes them
@@ -129,11 +129,8 @@ func (p *Pool) take(now time.Time) *conn {
 		n--
 		p.idle[n] = nil
 		p.idle = p.idle[:n]
-		if c.silent() {
-			c.reused = true
-			return c
-		}
-		_ = c.Close() // does not block
+		c.reused = true
+		return c
 	}
 	return nil
 }
