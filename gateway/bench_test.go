@@ -2,13 +2,17 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"pilotlight/backends/transport"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"pilotlight/backends"
 )
@@ -126,5 +130,101 @@ func readMessage(c net.Conn, buf []byte, end []byte) bool {
 		if want >= 0 && n >= want {
 			return true
 		}
+	}
+}
+
+// scripted is a connection in memory that gives the same bytes again and again: what is left is the cost of our own code, and of the
+// libraries that it calls, without sockets and the scheduler.
+type scripted struct {
+	net.Conn
+	give []byte
+	off  int
+	more func() bool // whether to give it once more; asked at each beginning
+}
+
+func (s *scripted) Read(p []byte) (int, error) {
+	if s.off == len(s.give) {
+		s.off = 0
+	}
+	if s.off == 0 && !s.more() {
+		return 0, io.EOF
+	}
+	n := copy(p, s.give[s.off:])
+	s.off += n
+	return n, nil
+}
+
+func (s *scripted) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *scripted) Close() error                     { return nil }
+func (s *scripted) SetDeadline(time.Time) error      { return nil }
+func (s *scripted) SetReadDeadline(time.Time) error  { return nil }
+func (s *scripted) SetWriteDeadline(time.Time) error { return nil }
+func (s *scripted) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (s *scripted) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+// chain serves what client says in memory; the engine answers with answer.
+func chain(tb testing.TB, client *scripted, answer string) (serve func()) {
+	e := newEdge(tb, edgeOptions{}, http.NotFoundHandler())
+	e.gateway.accessLog = io.Discard
+	e.atEngine(discardEngine(tb, []byte(answer)), backends.EngineSGLang)
+	c, err := net.Dial("tcp", e.addr) // starts the replica
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(client.give); err != nil {
+		tb.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	end := []byte("0\r\n\r\n")
+	if strings.Contains(answer, "Content-Length") {
+		end = nil
+	}
+	if !readMessage(c, buf, end) || !bytes.HasPrefix(buf, []byte("HTTP/1.1 200 ")) {
+		tb.Fatalf("answered %.200q", buf)
+	}
+	engine := &scripted{give: []byte(answer), more: func() bool { return true }}
+	old := e.launcher.last()
+	endpoint := old.Transport().Endpoint()
+	was := old.pool.Swap(transport.New(transport.Options{Endpoint: endpoint, Dial: func(context.Context, string) (net.Conn, error) { return engine, nil }}))
+	tb.Cleanup(was.Close)
+	h, err := newHangups()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(h.close)
+	return func() {
+		conn := &clientConn{Conn: client, hangups: h, open: new(atomic.Int64)}
+		conn.stall.Store(int64(writeStall))
+		if err := e.gateway.server.ServeConn(conn); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkChain is a warm request's way through our code, in memory: read, identify, scan, resolve, acquire, patch, forward, answer,
+// log and measure.
+func BenchmarkChain(b *testing.B) {
+	body := fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
+	json := `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
+	plain := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(json), json)
+	event := "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
+	stream := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		strings.Repeat(oneChunk(event), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
+	for _, bb := range []struct{ name, body, answer string }{
+		{"plain", body + "}", plain},
+		{"stream of 5 events", body + `,"stream":true}`, stream},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			n := 0
+			client := &scripted{give: []byte(sized(keyed(chatLine), bb.body)), more: func() bool { n--; return n >= 0 }}
+			serve := chain(b, client, bb.answer)
+			b.ReportAllocs()
+			for b.Loop() {
+				n = 100
+				serve()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/request")
+		})
 	}
 }
