@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"pilotlight/activator"
+	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/internal/testtools/otlptest"
 )
@@ -363,3 +365,35 @@ func TestTracingCanBeTurnedOffAndOn(t *testing.T) {
 	ask()
 	e.spans(2)
 }
+
+// BenchmarkTraced is what a traced request costs beyond another: three spans, their attributes, and the queue of the exporter.
+func BenchmarkTraced(b *testing.B) {
+	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(discardSpans{}))
+	defer p.Shutdown(context.Background())
+	g := &Gateway{}
+	g.SetTracing(Tracing{Tracer: p.Tracer("test"), TrustClient: true})
+	ctx := &fasthttp.RequestCtx{}
+	chatHeader("Traceparent", clientHeader).CopyTo(&ctx.Request.Header)
+	m, answer := &Model{ID: "test/model:1b"}, []byte(`{"model":"m","choices":[],"usage":{"prompt_tokens":12,"completion_tokens":34}}`)
+	x := &exchange{route: routes["/chat/completions"], model: m, replica: 1, attempts: 1}
+	e := backends.Endpoint{Addr: "127.0.0.1:30000", Engine: backends.EngineSGLang}
+	var extra []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		r := &record{start: time.Now(), id: []byte("req-1"), route: x.route, model: m, status: 200}
+		t := g.trace(ctx, r)
+		t.enqueued()
+		t.granted(m, &activator.Lease{})
+		t.sending(x, e)
+		extra = t.propagate(extra[:0])
+		t.firstByte(200)
+		t.answer(answer)
+		t.ended(r, "")
+	}
+}
+
+// discardSpans is an exporter that does nothing.
+type discardSpans struct{}
+
+func (discardSpans) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return nil }
+func (discardSpans) Shutdown(context.Context) error                             { return nil }
