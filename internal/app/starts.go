@@ -62,7 +62,7 @@ func (l tracedLauncher) Launch(ctx context.Context, start activator.Start, progr
 }
 
 func (s *starts) begin(tracer trace.Tracer, modelID string, replica uint64) *tracedStart {
-	_, span := tracer.Start(context.Background(), "start "+modelID, trace.WithNewRoot(),
+	_, span := tracer.Start(context.Background(), "start "+modelID,
 		trace.WithAttributes(semconv.GenAIRequestModel(modelID), attribute.Int64("pilotlight.replica", int64(replica))))
 	t := &tracedStart{replica: replica, span: span, trace: gateway.StartTrace{Span: span.SpanContext()}}
 	s.mu.Lock()

@@ -221,6 +221,14 @@ func TestTracesWithoutACollector(t *testing.T) {
 			t.Errorf("the shutdown took %v", took)
 		}
 		a.done = true
+		// What was on its way is given up, though the collector still holds it.
+		began = time.Now()
+		for a.tracing.pipe.pending.Load() > 0 {
+			if time.Since(began) > time.Second {
+				t.Fatalf("%d spans are still on their way", a.tracing.pipe.pending.Load())
+			}
+			time.Sleep(time.Millisecond)
+		}
 	})
 }
 
