@@ -76,7 +76,11 @@ func (g *Gateway) trace(ctx *fasthttp.RequestCtx, r *record) *requestTrace {
 	if !traced {
 		return nil
 	}
-	return newRequestTrace(s.tracer, parent, r, ctx.LocalAddr())
+	scheme := "http"
+	if g.tls != nil {
+		scheme = "https"
+	}
+	return newRequestTrace(s.tracer, parent, r, ctx.LocalAddr(), scheme)
 }
 
 // StartTrace is the trace of one start of a replica, as far as it has come.

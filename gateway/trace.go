@@ -37,13 +37,13 @@ type requestTrace struct {
 	usage []byte // the last usage object that the engine has sent
 }
 
-func newRequestTrace(tracer trace.Tracer, parent trace.SpanContext, r *record, local net.Addr) *requestTrace {
+func newRequestTrace(tracer trace.Tracer, parent trace.SpanContext, r *record, local net.Addr, scheme string) *requestTrace {
 	ctx := context.Background()
 	if parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
 	attrs := append(addressOf(local.String()),
-		semconv.HTTPRequestMethodPost, semconv.HTTPRoute(r.route.upstream), semconv.URLPath(r.route.upstream), semconv.URLScheme("http"),
+		semconv.HTTPRequestMethodPost, semconv.HTTPRoute(r.route.upstream), semconv.URLPath(r.route.upstream), semconv.URLScheme(scheme),
 		semconv.HTTPRequestBodySize(r.bytesIn), semconv.GenAIOperationNameKey.String(operationName(r.route)),
 		attribute.String("pilotlight.request.id", string(r.id)))
 	t := &requestTrace{tracer: tracer}

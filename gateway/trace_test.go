@@ -130,7 +130,7 @@ func TestTraceOfAWarmRequest(t *testing.T) {
 	wants(t, server, told)
 	wants(t, client, told)
 	wants(t, server, map[string]string{"http.route": "/v1/chat/completions", "pilotlight.request.id": "req-7", "pilotlight.tenant": "a", "pilotlight.cold": "false",
-		"server.address": "127.0.0.1", "http.request.body.size": fmt.Sprint(len(body)), "http.response.body.size": "*"})
+		"server.address": "127.0.0.1", "server.port": "*", "url.scheme": "http", "http.request.body.size": fmt.Sprint(len(body)), "http.response.body.size": "*"})
 	wants(t, client, map[string]string{"gen_ai.provider.name": "sglang", "server.address": "127.0.0.1", "server.port": "*", "pilotlight.replica": "1", "http.request.resend_count": ""})
 	if len(client.Events) != 1 || client.Events[0].Name != "first_byte" || client.Events[0].TimeUnixNano < client.StartTimeUnixNano || client.Events[0].TimeUnixNano > client.EndTimeUnixNano {
 		t.Errorf("events %v", client.Events)
@@ -149,7 +149,7 @@ func TestTraceOfAStream(t *testing.T) {
 			"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"m\",\"output\":[\"secret answer\"],\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}}\n\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := newTraced(t, edgeOptions{}, Tracing{Sample: 1}, says(200, "text/event-stream", tt.events))
+			e := newTraced(t, edgeOptions{secure: true}, Tracing{Sample: 1}, says(200, "text/event-stream", tt.events))
 			resp, body := e.request("POST", tt.path, `{"model":"test/model:1b","stream":true,"input":"secret prompt"}`)
 			if resp.StatusCode != 200 || !strings.Contains(body, "secret answer") {
 				t.Fatalf("%s: %s", resp.Status, body)
@@ -162,6 +162,7 @@ func TestTraceOfAStream(t *testing.T) {
 				wants(t, spans[span], map[string]string{"gen_ai.response.model": "m", "gen_ai.usage.input_tokens": "3", "gen_ai.usage.output_tokens": "4",
 					"gen_ai.request.stream": "true", "gen_ai.operation.name": "chat"})
 			}
+			wants(t, spans["server"], map[string]string{"url.scheme": "https", "server.address": "127.0.0.1"})
 			wants(t, spans["client"], map[string]string{"gen_ai.response.time_to_first_chunk": "*"})
 			if resp.Header.Get("Traceparent") != "" {
 				t.Error("the trace leaks to the client")
