@@ -96,7 +96,7 @@ var reservations = []reserved{
 		"what needs the whole gateway is a program or an end-to-end test"},
 	{module + "/internal/testtools/...", []string{"internal/conformance", "internal/testtools/..."}, []string{"..."},
 		"it downloads and installs, which nothing but a test may do unasked"},
-	{"github.com/valyala/fasthttp/...", []string{"gateway", "backends/transport"}, nil,
+	{"github.com/valyala/fasthttp/...", []string{"gateway", "backends/transport", "bench/compare"}, nil,
 		"its requests are recycled when a handler returns, so the rest of the code must not be able to hold one"},
 	{"github.com/spf13/cobra/...", []string{"cmd/..."}, nil,
 		"command lines are the commands' business"},

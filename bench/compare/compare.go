@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	peers, rows, out, binary, command string
+	rounds, open, openFor             int // openFor in seconds
+	plainFor, framesFor               time.Duration
+}
+
+const enginePorts = 100
+
+// compare makes the whole run.
+func compare(ctx context.Context, o options, out io.Writer) error {
+	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	if err := raiseFiles(); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "compare-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
+		return err
+	}
+	l := &lab{self: self, dir: dir, binary: o.binary, cache: filepath.Join(cache, "pilotlight", "compare"), say: say}
+	if l.binary == "" {
+		say("building the gateway")
+		if l.binary, err = build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	first, err := freePorts(enginePorts)
+	if err != nil {
+		return err
+	}
+	l.engine = local(first)
+	engine, err := start(dir, "engine", nil, self, "role", "engine", "--listen", l.engine, "--ports", fmt.Sprint(enginePorts))
+	if err != nil {
+		return err
+	}
+	defer engine.stop()
+	if err := engine.await(ctx, local(first+enginePorts-1), 10*time.Second); err != nil {
+		return err
+	}
+	engines := make([]string, enginePorts)
+	for i := range engines {
+		engines[i] = local(first + i)
+	}
+	r := &results{Command: o.command, Begun: time.Now(), Rounds: o.rounds}
+	if err := r.describe(ctx); err != nil {
+		return err
+	}
+	err = errors.Join(l.peers(ctx, o, engine, engines, r), l.alone(ctx, o, engines, r))
+	r.Took = time.Since(r.Begun)
+	report := r.markdown()
+	say("\n%s", report)
+	if o.out == "-" || err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(o.out, "results.json"), append(data, '\n'), 0o644), os.WriteFile(filepath.Join(o.out, "RESULTS.md"), []byte(report), 0o644))
+}
+
+// raiseFiles lets a process have as many open files as the machine allows: ten thousand streams are twenty thousand connections.
+func raiseFiles() error {
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return err
+	}
+	const most = 1 << 19 // below fs.nr_open everywhere
+	if all := (syscall.Rlimit{Cur: most, Max: most}); lim.Max < most && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &all) == nil {
+		return nil // only root may
+	}
+	lim.Cur = lim.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return fmt.Errorf("raising the limit of open files: %w", err)
+	}
+	return nil
+}
+
+// slow are peers that cannot take the full load of streams; they get a tenth of it, and their figure per frame stands all the same.
+var slow = map[string]bool{"litellm": true}
+
+// peers measures the gateway beside others.
+func (l *lab) peers(ctx context.Context, o options, engine *process, engines []string, r *results) error {
+	has := func(row string) bool { return slices.Contains(strings.Split(o.rows, ","), row) }
+	if !has("plain") && !has("latency") && !has("frames") && !has("open") {
+		return nil
+	}
+	us, err := l.gateway(ctx, variant{}, engines)
+	if err != nil {
+		return err
+	}
+	defer us.process.stop()
+	subjects := []*subject{us}
+	for _, name := range strings.Split(o.peers, ",") {
+		if name == "" {
+			continue
+		}
+		s, err := l.begin(ctx, name)
+		if err != nil {
+			l.say("%s cannot be compared: %v", name, err)
+			r.Missing = append(r.Missing, fmt.Sprintf("%s: %v", name, err))
+			continue
+		}
+		defer s.process.stop()
+		subjects = append(subjects, s)
+		r.Versions = append(r.Versions, [2]string{s.name, s.version})
+	}
+	plain := job{Conns: 64, For: o.plainFor, BodyBytes: 1000}
+	if has("plain") {
+		l.say("plain requests, 64 connections")
+		if _, err := l.interleave(ctx, subjects, 1, job{Conns: 64, For: time.Second, BodyBytes: 1000}); err != nil { // warm
+			return err
+		}
+		if r.Plain, err = l.interleave(ctx, subjects, o.rounds, plain); err != nil {
+			return err
+		}
+	}
+	if has("latency") {
+		l.say("plain requests, one connection")
+		direct := &subject{name: "direct", addr: l.engine, process: engine}
+		if r.Latency, err = l.interleave(ctx, append([]*subject{direct}, subjects...), o.rounds, job{Conns: 1, For: o.plainFor, BodyBytes: 1000}); err != nil {
+			return err
+		}
+	}
+	if has("frames") {
+		l.say("400 streams of 50 frames a second")
+		fast := slices.DeleteFunc(slices.Clone(subjects), func(s *subject) bool { return slow[s.name] })
+		frames := job{Conns: 400, Stream: true, Frames: int(o.framesFor / (20 * time.Millisecond)), Every: 20 * time.Millisecond, BodyBytes: 1000}
+		if r.Frames, err = l.interleave(ctx, fast, o.rounds, frames); err != nil {
+			return err
+		}
+		for _, s := range subjects {
+			if slow[s.name] {
+				frames.Conns = 20
+				one, err := l.measure(ctx, s, frames)
+				if err != nil {
+					return err
+				}
+				r.Frames[s.name] = []sample{one}
+			}
+		}
+	}
+	if has("open") {
+		r.OpenStreams = o.open
+		r.Open = map[string][]sample{}
+		for _, s := range subjects {
+			if s != us && s.name != "fasthttp" && s.name != "nginx" && s.name != "haproxy" {
+				continue
+			}
+			l.say("%d open streams through %s", o.open, s.name)
+			fresh, err := l.again(ctx, s, engines)
+			if err != nil {
+				return err
+			}
+			one, err := l.openStreams(ctx, fresh, o.open, o.openFor)
+			fresh.process.stop()
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			r.Open[s.name] = append(r.Open[s.name], one)
+		}
+	}
+	return nil
+}
+
+// again starts another one of a subject, for measurements of memory: what earlier loads have left would hide what is taken.
+func (l *lab) again(ctx context.Context, s *subject, engines []string) (*subject, error) {
+	if _, ok := peers[s.name]; ok {
+		return l.begin(ctx, s.name)
+	}
+	return l.gateway(ctx, variant{}, engines)
+}
+
+// alone measures the gateway beside itself.
+func (l *lab) alone(ctx context.Context, o options, engines []string, r *results) error {
+	has := func(row string) bool { return slices.Contains(strings.Split(o.rows, ","), row) }
+	pair := func(name string, few, many variant) error {
+		l.say("growth: %s", name)
+		var both []*subject
+		for _, v := range []variant{few, many} {
+			s, err := l.gateway(ctx, v, engines)
+			if err != nil {
+				return err
+			}
+			defer s.process.stop()
+			both = append(both, s)
+		}
+		got, err := l.interleave(ctx, both, 2*o.rounds, job{Conns: 64, For: o.plainFor, BodyBytes: 1000})
+		if err != nil {
+			return err
+		}
+		r.Growth = append(r.Growth, growth{name, got[both[0].name], got[both[1].name]})
+		return nil
+	}
+	if has("growth") {
+		for _, g := range []struct {
+			name      string
+			few, many variant
+		}{
+			{"1 → 1,000 models", variant{name: "one model"}, variant{name: "many models", models: 1000}},
+			{"1 → 100 replicas", variant{name: "one replica"}, variant{name: "many replicas", replicas: enginePorts}},
+			{"10 → 100,000 keys", variant{name: "few keys", keys: 10}, variant{name: "many keys", keys: 100_000}},
+			{"nothing → key, log and 1 % traces", variant{name: "bare", open: true, noLog: true}, variant{name: "all", traces: "http://127.0.0.1:9"}},
+		} {
+			if err := pair(g.name, g.few, g.many); err != nil {
+				return err
+			}
+		}
+	}
+	if has("held") {
+		l.say("%d requests held for a cold model", o.open)
+		h, err := l.holdRequests(ctx, o.open)
+		if err != nil {
+			return err
+		}
+		r.Held, r.HeldRequests = &h, o.open
+	}
+	if has("features") {
+		l.say("benchmarks of features")
+		b, err := benchmarks(ctx, "Feature", "./gateway")
+		if err != nil {
+			return err
+		}
+		r.Features = b
+	}
+	if has("scan") {
+		l.say("benchmarks of the body's scan")
+		b, err := benchmarks(ctx, "22MiB|22MB", "./gateway/jsonbody")
+		if err != nil {
+			return err
+		}
+		r.Scan = b
+	}
+	return nil
+}

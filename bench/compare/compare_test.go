@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain lets the test binary play the parts that the program starts itself again for.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "role" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestStatLines(t *testing.T) {
+	line := "42 (a (b) c) S 7 42 42 0 -1 4194304 1 2 3 4 150 50 9 9 20 0 3 0 100 123456 2000 18446744073709551615 1 1"
+	got, err := parseStat([]byte(line))
+	if want := (stat{parent: 7, ticks: 200, pages: 2000}); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", "1 (x", "1 (x) S 1 2", strings.Replace(line, "150", "x", 1)} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
+// A child's time is its parent's subject's.
+func TestUsageCountsChildren(t *testing.T) {
+	p, err := start(t.TempDir(), "busy", nil, "sh", "-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 30' & wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		all, err1 := p.usage()
+		own, err2 := p.own()
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		if all.cpu >= 50*time.Millisecond && own.cpu < all.cpu && own.resident < all.resident && own.resident > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("all %+v, own %+v", all, own)
+		}
+	}
+}
+
+func TestParseBenchmarks(t *testing.T) {
+	got := parseBenchmarks("goos: linux\nBenchmarkScan/22MiB-2  \t 10\t 1500000 ns/op\t 0 B/op\nBenchmarkScan/22MiB-2 \t 10 \t 1400000.5 ns/op\nBenchmarkX-2 12 3 MB/s\nok\n")
+	if len(got) != 1 || got["Scan/22MiB"] != 1400000.5 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestMedianAndSpread(t *testing.T) {
+	of := []sample{{CPU: 4000}, {CPU: 1000}, {CPU: 2000}, {CPU: 3000}}
+	value := func(s sample) float64 { return float64(s.CPU) }
+	if m, s := median(of, value), spread(of, value); m != 2500 || s != 0.4 {
+		t.Errorf("median %v, spread %v", m, s)
+	}
+	if median(nil, value) != 0 || spread(nil, value) != 0 {
+		t.Error("of nothing")
+	}
+}
+
+// The client must not take a stream for whole that is not.
+func TestClientChecksFrames(t *testing.T) {
+	frame := func(n string) string { return `data: {"choices":[{"delta":{"content":"` + n + ` x"}}]}` + "\n\n" }
+	chunked := func(events ...string) string {
+		var b strings.Builder
+		b.WriteString("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		for _, e := range events {
+			b.WriteString(strings.ToLower(string("0123456789abcdef"[len(e)>>4])) + string("0123456789abcdef"[len(e)&15]) + "\r\n" + e + "\r\n")
+		}
+		return b.String()
+	}
+	done := "data: [DONE]\n\n"
+	for name, tt := range map[string]struct {
+		answer string
+		ok     bool
+	}{
+		"whole":         {chunked(frame("00000000"), frame("00000001"), done) + "0\r\n\r\n", true},
+		"one missing":   {chunked(frame("00000000"), done) + "0\r\n\r\n", false},
+		"out of order":  {chunked(frame("00000001"), frame("00000000"), done) + "0\r\n\r\n", false},
+		"twice":         {chunked(frame("00000000"), frame("00000000"), done) + "0\r\n\r\n", false},
+		"cut":           {chunked(frame("00000000"), frame("00000001"), done), false},
+		"error event":   {chunked(frame("00000000"), "data: {\"error\":{}}\n\n"), false},
+		"not a success": {"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", false},
+	} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer ln.Close()
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			buf := make([]byte, 4<<10)
+			if _, err := c.Read(buf); err == nil {
+				_, _ = c.Write([]byte(tt.answer))
+			}
+		}()
+		got := job{Addr: ln.Addr().String(), Model: "m", Conns: 1, Stream: true, Frames: 2, Every: time.Millisecond, BodyBytes: 500}.do()
+		if ok := got.Errors == 0 && got.Requests == 1 && got.Frames == 2; ok != tt.ok {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// A short run against a bare proxy, with everything real but the figures' weight.
+func TestQuickRun(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "pilotlight")
+	build := exec.Command("go", "build", "-o", binary, "pilotlight/cmd/pilotlight")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out := t.TempDir()
+	o := options{peers: "fasthttp,nethttp", rows: "plain,latency,frames,open", rounds: 1, plainFor: 300 * time.Millisecond, framesFor: time.Second, open: 20, openFor: 3, out: out, binary: binary}
+	if err := compare(context.Background(), o, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(out, "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	for row, m := range map[string]map[string][]sample{"plain": r.Plain, "latency": r.Latency, "frames": r.Frames, "open": r.Open} {
+		for _, name := range []string{us, "fasthttp"} {
+			if len(m[name]) != 1 || m[name][0].Requests == 0 || m[name][0].Errors != 0 {
+				t.Errorf("%s, %s: %+v", row, name, m[name])
+			}
+		}
+	}
+	if r.Plain[us][0].CPU == 0 || r.Frames[us][0].Frames != 400*50 || r.Open[us][0].Frames != 20*3 {
+		t.Errorf("%+v", r)
+	}
+	report, err := os.ReadFile(filepath.Join(out, "RESULTS.md"))
+	if err != nil || !strings.Contains(string(report), "| pilotlight |") {
+		t.Errorf("%s, %v", report, err)
+	}
+}
