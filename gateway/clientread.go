@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -24,6 +25,13 @@ type clientReads struct {
 	probeErr error
 	arrived  *[]byte // pooled; nil: none
 	rest     []byte  // what is left of it
+
+	// See arrival.go. What was read ahead comes after rest.
+	ahead    [][]byte
+	aheadErr error
+	chunked  atomic.Pointer[atomic.Int32] // to be counted down; nil: no large body in chunks
+	// smallChunked: the limit of the body in chunks is the smaller one.
+	smallChunked bool
 }
 
 const arrivedSize = 4 << 10
@@ -62,6 +70,9 @@ func (c *clientConn) again(err error) bool {
 func (c *clientConn) Read(p []byte) (int, error) {
 	if len(c.rest) > 0 {
 		return c.take(p), nil
+	}
+	if c.ahead != nil {
+		return c.takeAhead(p), nil
 	}
 	if err := c.arm(); err != nil {
 		return 0, err

@@ -104,6 +104,10 @@ func errBodyTooLarge(limit int) *apiError {
 		Message: fmt.Sprintf("The request body is larger than %d bytes, the most that this endpoint takes.", limit)}
 }
 
+// errChunkedTooLarge is for bodies that would be taken if they told their length.
+var errChunkedTooLarge = &apiError{Status: 413, Type: typeInvalidRequest, Code: "request_too_large",
+	Message: fmt.Sprintf("The request body came in chunks and is larger than %d bytes; send it with a Content-Length, or try again later.", smallChunked)}
+
 func errModelNotFound(id string) *apiError {
 	const most = 200
 	if len(id) > most {

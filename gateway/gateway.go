@@ -61,12 +61,14 @@ type Gateway struct {
 	requiresAuth atomic.Bool // some model does
 	anyOpen      atomic.Bool // some model does not, or there is none
 
-	open       atomic.Int64 // client connections
-	stopping   atomic.Bool
-	background sync.WaitGroup
-	plain      sync.WaitGroup  // streams to HTTP/1.0 clients, which fasthttp does not wait for
-	life       context.Context // ends when the gateway is closed
-	end        context.CancelFunc
+	bodyTimeout time.Duration // another in tests
+	open        atomic.Int64  // client connections
+	chunked     atomic.Int32  // bodies in chunks being read with the whole limit
+	stopping    atomic.Bool
+	background  sync.WaitGroup
+	plain       sync.WaitGroup  // streams to HTTP/1.0 clients, which fasthttp does not wait for
+	life        context.Context // ends when the gateway is closed
+	end         context.CancelFunc
 }
 
 const (
@@ -87,7 +89,7 @@ func New(o Options) (*Gateway, error) {
 	if o.Keys == nil || o.Meter == nil {
 		return nil, errors.New("gateway: keys and a meter are required")
 	}
-	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog}
+	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog, bodyTimeout: bodyTimeout}
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
@@ -112,10 +114,8 @@ func New(o Options) (*Gateway, error) {
 		ReduceMemoryUsage: true,
 		ReadTimeout:       headTimeout,
 		IdleTimeout:       idleTimeout,
-		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-			return fasthttp.RequestConfig{ReadTimeout: bodyTimeout, MaxRequestBodySize: g.bodyLimit(h)}
-		},
-		ExpectHandler: g.expected,
+		HeaderReceived:    g.received,
+		ExpectHandler:     g.expected,
 		// Bodies are JSON, whatever a client's content type says; a form is never parsed.
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
@@ -208,6 +208,7 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	defer g.survive(ctx, x)
 	r, rest := resolveRoute(ctx.Request.Header.RequestURI())
 	rec.route = r
+	rec.conn.dropChunked()
 	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)
 	method := ctx.Method()
 	last, bad := checkHead(&ctx.Request.Header)
@@ -266,12 +267,18 @@ func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, rec *record, err error) {
 
 // unreadable answers what fasthttp could not read as a request. The connection is closed afterwards.
 func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	conn, isConn := ctx.Conn().(*clientConn)
+	if isConn && conn.aheadErr != nil {
+		err = conn.aheadErr // fasthttp was told no more than not to read the body
+	}
 	e := errHead.withCause(readProblem(err))
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		e = g.tooLarge(&ctx.Request.Header)
+		if e = g.tooLarge(&ctx.Request.Header); e.Status == errChunkedTooLarge.Status && isConn && conn.smallChunked {
+			e = errChunkedTooLarge
+		}
 	case errors.As(err, &small):
 		e = &apiError{Status: 431, Type: typeInvalidRequest, Code: "headers_too_large",
 			Message: fmt.Sprintf("The request's headers are larger than %d bytes.", readBufferSize)}
@@ -279,8 +286,8 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 		e = &apiError{Status: 408, Type: typeInvalidRequest, Code: "request_read_timeout",
 			Message: "The request did not arrive in time."}
 	}
-	if c, ok := ctx.Conn().(*clientConn); ok {
-		c.linger.Store(true) // it may still be sending; the answer must survive that
+	if isConn {
+		conn.linger.Store(true) // it may still be sending; the answer must survive that
 	}
 	rec := record{start: time.Now(), id: appendHexID(nil), route: routeNone}
 	ctx.Response.Header.SetBytesV(headerRequestID, rec.id)

@@ -129,7 +129,9 @@ type edgeOptions struct {
 	more     []*Model
 	noEngine bool // the engine's address refuses connections
 	secure   bool // clients encrypt
-	accepted func(*net.TCPConn)
+	// bodyTimeout replaces the gateway's own; 0: it does not.
+	bodyTimeout time.Duration
+	accepted    func(*net.TCPConn)
 }
 
 // newEdge starts a gateway with one model, "test/model:1b" alias "alias", whose engine is handler.
@@ -179,6 +181,9 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	g, err := New(options)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.bodyTimeout != 0 {
+		g.bodyTimeout = o.bodyTimeout
 	}
 	model := o.model
 	if err := g.SetModels(append([]*Model{&model}, o.more...)); err != nil {
