@@ -20,20 +20,14 @@ import (
 // BenchmarkWarm is the whole chain on loopback: a client's socket, the gateway, and an engine that answers at once. Client and engine
 // allocate nothing, so that allocations are the gateway's.
 func BenchmarkWarm(b *testing.B) {
-	body := fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
-	json := `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
-	plain := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(json), json)
-	event := "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
-	stream := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		strings.Repeat(oneChunk(event), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
 	for _, bb := range []struct {
 		name, body, answer string
 		end                []byte
 		log                bool
 	}{
-		{"plain", body + "}", plain, nil, false},
-		{"plain, logged", body + "}", plain, nil, true},
-		{"stream of 5 events", body + `,"stream":true}`, stream, []byte("0\r\n\r\n"), false},
+		{"plain", warmBody + "}", warmPlain, nil, false},
+		{"plain, logged", warmBody + "}", warmPlain, nil, true},
+		{"stream of 5 events", warmBody + `,"stream":true}`, warmStream, []byte("0\r\n\r\n"), false},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			e := newEdge(b, edgeOptions{}, http.NotFoundHandler())
@@ -133,6 +127,17 @@ func readMessage(c net.Conn, buf []byte, end []byte) bool {
 	}
 }
 
+// What a warm request asks, but for its last members, and what the engine answers.
+var (
+	warmBody  = fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
+	warmJSON  = `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
+	warmPlain = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(warmJSON), warmJSON)
+	warmEvent = "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
+
+	warmStream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		strings.Repeat(oneChunk(warmEvent), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
+)
+
 // scripted is a connection in memory that gives the same bytes again and again: what is left is the cost of our own code, and of the
 // libraries that it calls, without sockets and the scheduler.
 type scripted struct {
@@ -205,15 +210,9 @@ func chain(tb testing.TB, client *scripted, answer string) (serve func()) {
 // BenchmarkChain is a warm request's way through our code, in memory: read, identify, scan, resolve, acquire, patch, forward, answer,
 // log and measure.
 func BenchmarkChain(b *testing.B) {
-	body := fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
-	json := `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
-	plain := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(json), json)
-	event := "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
-	stream := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		strings.Repeat(oneChunk(event), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
 	for _, bb := range []struct{ name, body, answer string }{
-		{"plain", body + "}", plain},
-		{"stream of 5 events", body + `,"stream":true}`, stream},
+		{"plain", warmBody + "}", warmPlain},
+		{"stream of 5 events", warmBody + `,"stream":true}`, warmStream},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			n := 0

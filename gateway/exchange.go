@@ -278,7 +278,7 @@ func (x *exchange) send() error {
 		return errClientLeft
 	}
 	x.lastIO = time.Now()
-	if err := call.Send(&x.request); err != nil {
+	if err := call.Send(&x.request, x.lastIO); err != nil {
 		return x.callFailed(err)
 	}
 	x.step = stepHead
@@ -406,7 +406,7 @@ func (x *exchange) callFailed(err error) error {
 	// the next attempt meet another replica.
 	mayRetry := x.attempts < router.MaxAttempts && router.MayRetry(err, true) && router.MayRetry(err, x.replicaDies())
 	x.rec.trace.attemptFailed(err, mayRetry)
-	x.dropCall()
+	x.dropCall(time.Now())
 	x.lease.Release()
 	if !mayRetry {
 		return callError(err)
@@ -430,18 +430,18 @@ func (x *exchange) replicaDies() bool {
 	}
 }
 
-func (x *exchange) dropCall() {
+func (x *exchange) dropCall(now time.Time) {
 	x.mu.Lock()
 	call := x.call
 	x.call = nil
 	x.mu.Unlock()
 	if call != nil {
-		call.Close()
+		call.CloseAt(now)
 	}
 }
 
 // finish gives everything back. answered: the engine's answer was read to its end, so there is nothing to abort.
-func (x *exchange) finish(answered bool) {
+func (x *exchange) finish(answered bool, now time.Time) {
 	if x.ticket != nil {
 		x.ticket.Cancel()
 	}
@@ -449,7 +449,7 @@ func (x *exchange) finish(answered bool) {
 		x.timer.Stop()
 	}
 	abort := !answered && x.call != nil && len(x.rid) > 0 && x.target != nil
-	x.dropCall()
+	x.dropCall(now)
 	if abort {
 		// Without it SGLang generates for two seconds more (facts/sglang.md §13). The lease is held until the engine has
 		// confirmed, so that the replica is neither overfilled nor put to rest under a request that still runs.

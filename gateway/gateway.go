@@ -112,6 +112,7 @@ func New(o Options) (*Gateway, error) {
 		// Connections that wait, for a request or for an engine, hold no buffer. It also makes fasthttp send each answer at once: it would
 		// keep a short one back while another request has arrived already, and that one may wait for a model to start.
 		ReduceMemoryUsage: true,
+		LazyRequestTime:   true, // nobody asks fasthttp what time it is
 		ReadTimeout:       headTimeout,
 		IdleTimeout:       idleTimeout,
 		HeaderReceived:    g.received,

@@ -72,9 +72,10 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	defer func() {
 		if !settled { // a panic: what was taken is given back, and serve tells of it
 			conn.end()
-			x.finish(false)
+			now := time.Now()
+			x.finish(false, now)
 			rec.failure = internalError(errPanic)
-			rec.close(x, fasthttp.StatusInternalServerError, 0)
+			rec.close(x, fasthttp.StatusInternalServerError, 0, now)
 			g.log(rec)
 		}
 	}()
@@ -104,8 +105,9 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	}
 	settled = true
 	conn.end()
-	x.finish(err == nil)
-	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()))
+	now := time.Now()
+	x.finish(err == nil, now)
+	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()), now)
 	g.log(rec)
 }
 
@@ -204,7 +206,10 @@ func (x *exchange) readAnswer(body []byte) ([]byte, error) {
 	// +1: the end is seen without growing. What is only announced gets no memory.
 	body = slices.Grow(body, min(max(size+1, 1024), 1<<20))
 	for {
-		end, reason := x.earliest(time.Now().Add(x.model.Timeouts.IdleStream), x.deadline, errRequestTimeout)
+		end, reason := x.deadline, errRequestTimeout
+		if !x.call.Ready() {
+			end, reason = x.earliest(time.Now().Add(x.model.Timeouts.IdleStream), x.deadline, errRequestTimeout)
+		}
 		n, err := x.call.Read(body[len(body):cap(body)], end)
 		body = body[:len(body)+n]
 		switch {

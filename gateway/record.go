@@ -34,9 +34,9 @@ type record struct {
 }
 
 // close fills in what is known at the end. The lease may be given back already.
-func (r *record) close(x *exchange, status, bytesOut int) {
+func (r *record) close(x *exchange, status, bytesOut int, now time.Time) {
 	r.status, r.bytesOut = status, bytesOut
-	r.duration = time.Since(r.start)
+	r.duration = now.Sub(r.start)
 	r.waited, r.cold, r.replica, r.attempts = x.queued, x.cold, x.replica, x.attempts
 }
 

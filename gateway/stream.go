@@ -475,8 +475,9 @@ func (s *stream) Close() error {
 		s.x.rec.failure = errClientLeft
 	}
 	conn.end()
-	x.finish(s.answered || s.finished && x.route.api == apiOpenAI)
-	s.x.rec.close(x, fasthttp.StatusOK, s.total)
+	now := time.Now()
+	x.finish(s.answered || s.finished && x.route.api == apiOpenAI, now)
+	x.rec.close(x, fasthttp.StatusOK, s.total, now)
 	x.g.log(&x.rec)
 	x.release()
 	return nil

@@ -111,10 +111,10 @@ func (c *Call) Cancel() {
 	}
 }
 
-// Send writes the request on an idle connection, or else on a new one.
-func (c *Call) Send(req *Request) error {
+// Send writes the request on an idle connection, or else on a new one; now is the present time. Where that saves a system call, the
+// writing is left to AwaitHead.
+func (c *Call) Send(req *Request, now time.Time) error {
 	c.req = req
-	now := time.Now()
 	if idle := c.pool.take(now); idle != nil {
 		if err := c.adopt(idle); err != nil {
 			return err
@@ -210,8 +210,10 @@ func (c *Call) AwaitHead(until time.Time) error {
 			return c.fail(PhaseHead, err)
 		}
 		// The head has begun: it must now come whole, within the send timeout.
-		if err := conn.until(time.Now().Add(sendTimeout)); err != nil {
-			return c.fail(PhaseBody, err)
+		if !conn.hasHead() {
+			if err := conn.until(time.Now().Add(sendTimeout)); err != nil {
+				return c.fail(PhaseBody, err)
+			}
 		}
 		if err := c.Header.Read(conn.br); err != nil {
 			return c.fail(PhaseBody, headProblem(err))
@@ -284,12 +286,20 @@ func (c *Call) Await(until time.Time) error {
 	}
 }
 
+// Ready tells, after AwaitHead, whether Read gives something without waiting.
+func (c *Call) Ready() bool {
+	return c.complete || c.broken != nil || c.body.ended() || c.body.framing == framedByLength && c.conn.br != nil && c.conn.br.Buffered() > 0
+}
+
 // EndsWithConnection tells, after AwaitHead, that nothing but the end of the connection marks the end of the body, so that a
 // whole body looks like one that was cut.
 func (c *Call) EndsWithConnection() bool { return c.body.framing == framedByClose }
 
 // Close ends the call. The connection is kept for another one if the response was read to its end.
-func (c *Call) Close() {
+func (c *Call) Close() { c.CloseAt(time.Now()) }
+
+// CloseAt is Close for a caller that knows what time it is.
+func (c *Call) CloseAt(now time.Time) {
 	c.mu.Lock()
 	conn := c.conn
 	c.conn = nil
@@ -305,7 +315,7 @@ func (c *Call) Close() {
 		_ = conn.Close()
 		return
 	}
-	c.pool.put(conn, time.Now())
+	c.pool.put(conn, now)
 }
 
 func (c *Call) isCancelled() bool {
@@ -357,7 +367,7 @@ func (p *Pool) Do(ctx context.Context, req *Request, limit int) (status int, bod
 	if !ok {
 		return 0, nil, errors.New("BUG: a control request needs a deadline")
 	}
-	if err := call.Send(req); err != nil {
+	if err := call.Send(req, time.Now()); err != nil {
 		return 0, nil, fmt.Errorf("%s %s: %w", req.Method, req.Path, err)
 	}
 	if err := call.AwaitHead(deadline); err != nil {

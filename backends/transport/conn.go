@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -223,6 +224,12 @@ func keepWriter(buffer *[]byte) {
 	if cap(*buffer) <= writeBufferSize+readBufferSize {
 		writers.Put(buffer)
 	}
+}
+
+// hasHead tells whether a whole head lies in the buffer.
+func (c *conn) hasHead() bool {
+	have, _ := c.br.Peek(c.br.Buffered()) // no error: it is buffered
+	return bytes.Contains(have, []byte("\r\n\r\n"))
 }
 
 func (c *conn) tryRead(p []byte) (int, error) {

@@ -22,7 +22,7 @@ func TestDataIsNotHeldBackByFraming(t *testing.T) {
 			<-hold
 		})
 		c := p.NewCall()
-		if err := c.Send(post("{}")); err != nil {
+		if err := c.Send(post("{}"), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.AwaitHead(time.Now().Add(5 * time.Second)); err != nil {
@@ -114,7 +114,7 @@ func FuzzResponse(f *testing.F) {
 		c := New(Options{Dial: func(context.Context, string) (net.Conn, error) { return client, nil }}).NewCall()
 		defer c.Close()
 		deadline := time.Now().Add(5 * time.Second)
-		err := c.Send(post("{}"))
+		err := c.Send(post("{}"), time.Now())
 		if err == nil {
 			err = c.AwaitHead(deadline)
 		}

@@ -91,7 +91,7 @@ func exchange(t *testing.T, p *Pool, body string) (string, error) {
 	t.Helper()
 	c := p.NewCall()
 	defer c.Close()
-	if err := c.Send(post(body)); err != nil {
+	if err := c.Send(post(body), time.Now()); err != nil {
 		return "", err
 	}
 	if err := c.AwaitHead(time.Now().Add(5 * time.Second)); err != nil {
@@ -174,7 +174,7 @@ func TestRequestHead(t *testing.T) {
 	req.Body = [][]byte{[]byte(`{"a"`), nil, []byte(`:1}`)}
 	c := p.NewCall()
 	defer c.Close()
-	if err := c.Send(req); err != nil {
+	if err := c.Send(req, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.AwaitHead(time.Now().Add(time.Second)); err != nil {
@@ -201,7 +201,7 @@ func TestNotYetGoesOn(t *testing.T) {
 	defer close(step)
 	c := p.NewCall()
 	defer c.Close()
-	if err := c.Send(post("{}")); err != nil {
+	if err := c.Send(post("{}"), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	soon := func() time.Time { return time.Now().Add(20 * time.Millisecond) }
@@ -256,7 +256,7 @@ func TestCancelInEveryPhase(t *testing.T) {
 			defer c.Close()
 			var at time.Time
 			time.AfterFunc(50*time.Millisecond, func() { at = time.Now(); c.Cancel() })
-			err := c.Send(post("{}"))
+			err := c.Send(post("{}"), time.Now())
 			if err == nil {
 				err = c.AwaitHead(time.Now().Add(5 * time.Second))
 			}
@@ -277,7 +277,7 @@ func TestCancelInEveryPhase(t *testing.T) {
 		c := p.NewCall()
 		defer c.Close()
 		c.Cancel()
-		if err := c.Send(post("{}")); !errors.Is(err, ErrCancelled) || conns.Load() != 0 {
+		if err := c.Send(post("{}"), time.Now()); !errors.Is(err, ErrCancelled) || conns.Load() != 0 {
 			t.Errorf("Send = %v with %d connections", err, conns.Load())
 		}
 	})
@@ -389,7 +389,7 @@ func BenchmarkExchange(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := p.NewCall()
-		if err := c.Send(req); err != nil {
+		if err := c.Send(req, time.Now()); err != nil {
 			b.Fatal(err)
 		}
 		if err := c.AwaitHead(time.Now().Add(time.Second)); err != nil {

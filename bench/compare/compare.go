@@ -244,7 +244,7 @@ func (l *lab) alone(ctx context.Context, o options, engines []string, r *results
 	}
 	if has("features") {
 		l.say("benchmarks of features")
-		b, err := benchmarks(ctx, "Feature", "./gateway")
+		b, err := benchmarks(ctx, "Feature|NotSampled/one_percent", "./gateway")
 		if err != nil {
 			return err
 		}
