@@ -94,6 +94,31 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 	}
 }
 
+func TestLateHeads(t *testing.T) {
+	e := newEdge(t, edgeOptions{headTimeout: 200 * time.Millisecond}, &strictEngine{})
+	start := time.Now()
+	// The limit is for the whole head, however its bytes are spread.
+	c := e.connect(t)
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	go func() {
+		for _, b := range []byte(keyed(chatLine)) {
+			if _, err := c.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	got, _ := io.ReadAll(c) // a reset after the answer is still an answer
+	if d := time.Since(start); !strings.HasPrefix(string(got), "HTTP/1.1 408 ") || d > time.Second {
+		t.Errorf("after %v: %q", d, got)
+	}
+	// After an answer the next head has as long again.
+	if got := e.raw(goodChat("m1") + "POST /v1/ch"); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "HTTP/1.1 408 ") {
+		t.Errorf("half a second request: %q", got)
+	}
+}
+
 func TestLateBodies(t *testing.T) {
 	e := newEdge(t, edgeOptions{bodyTimeout: 200 * time.Millisecond}, &strictEngine{})
 	for _, n := range []int{1000, 1 << 20} {

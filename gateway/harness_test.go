@@ -129,7 +129,8 @@ type edgeOptions struct {
 	more     []*Model
 	noEngine bool // the engine's address refuses connections
 	secure   bool // clients encrypt
-	// bodyTimeout replaces the gateway's own; 0: it does not.
+	// headTimeout and bodyTimeout replace the gateway's own; 0: they do not.
+	headTimeout time.Duration
 	bodyTimeout time.Duration
 	accepted    func(*net.TCPConn)
 }
@@ -181,6 +182,9 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	g, err := New(options)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.headTimeout != 0 {
+		g.server.ReadTimeout = o.headTimeout
 	}
 	if o.bodyTimeout != 0 {
 		g.bodyTimeout = o.bodyTimeout

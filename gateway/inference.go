@@ -171,10 +171,11 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 	return nil
 }
 
-// echoes tells whether the engine answers with the model's name as the client wrote it: SGLang repeats what it was sent.
+// echoes tells whether the engine answers with the model's name as the client wrote it: where SGLang generates text, it repeats what it
+// was sent; embeddings are answered with the model's path (facts/sglang.md §2.4).
 func (x *exchange) echoes() bool {
 	e := x.target.Transport().Endpoint()
-	return e.Engine == backends.EngineSGLang && (e.ServedName == "" || e.ServedName == x.asked)
+	return x.route.stream && e.Engine == backends.EngineSGLang && (e.ServedName == "" || e.ServedName == x.asked)
 }
 
 // refusal is the error that the engine's answer tells of; nil if it is none.

@@ -369,3 +369,12 @@ func TestStartFailureTellsTheCause(t *testing.T) {
 		}
 	}
 }
+
+// SGLang answers embeddings with the path of its model, also when it was sent the name that it serves under.
+func TestEmbeddingsAnswerUnderTheNameAskedFor(t *testing.T) {
+	e := newEdge(t, edgeOptions{}, says(200, "application/json", `{"object":"list","data":[],"model":"/models/path"}`))
+	resp, body := e.request("POST", "/v1/embeddings", `{"model":"test/model:1b","input":"x"}`)
+	if resp.StatusCode != 200 || !strings.Contains(body, `"model":"test/model:1b"`) || strings.Contains(body, "/models/path") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}

@@ -334,3 +334,26 @@ func TestStalledEncrypted(t *testing.T) {
 		t.Errorf("closed after %v", d)
 	}
 }
+
+// A handshake counts towards the time that a head may take.
+func TestLateHandshakes(t *testing.T) {
+	e := newEdge(t, edgeOptions{secure: true, headTimeout: 200 * time.Millisecond}, &strictEngine{})
+	hello := []byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3} // of a TLS hello, the first bytes
+	for _, said := range [][]byte{nil, hello[:3], hello} {
+		c, err := net.Dial("tcp", e.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		c.Write(said)
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("after %d bytes: %v", len(said), err)
+		}
+		if d := time.Since(start); d < 100*time.Millisecond || d > 3*time.Second {
+			t.Errorf("after %d bytes: closed after %v", len(said), d)
+		}
+		c.Close()
+	}
+	settles(t, "all are closed", func() bool { return e.gateway.Connections() == 0 })
+}
