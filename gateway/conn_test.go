@@ -413,7 +413,7 @@ func TestClientsThatStopReading(t *testing.T) {
 	model := Model{Timeouts: DefaultTimeouts(), Cold: DefaultCold()}
 	model.Timeouts.IdleStream = 1500 * time.Millisecond          // the engine is in this process, too, and on a busy machine slow itself
 	small := func(c *net.TCPConn) { c.SetWriteBuffer(32 << 10) } // so that streams stall soon
-	e := newEdge(t, edgeOptions{limit: clients, model: model, accepted: small}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	e := newEdge(t, edgeOptions{limit: clients, model: model, accepted: small, engineBuffer: 32 << 10}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/abort_request" {
 			return
@@ -441,7 +441,7 @@ func TestClientsThatStopReading(t *testing.T) {
 			c.(*net.TCPConn).SetReadBuffer(64 << 10) // a small window fills soon
 			conns[i] = c
 			io.WriteString(c, sized(keyed(chatLine), `{"model":"test/model:1b","stream":true}`))
-			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
 			if _, err := io.ReadFull(c, make([]byte, 300)); err != nil { // the stream has begun; from here on nothing is read
 				t.Error(err)
 			}

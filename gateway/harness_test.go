@@ -128,7 +128,9 @@ type edgeOptions struct {
 	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
 	more     []*Model
 	noEngine bool // the engine's address refuses connections
-	secure   bool // clients encrypt
+	// engineBuffer is what the engine's sockets hold in bytes; 0: as much as the kernel likes, which is megabytes.
+	engineBuffer int
+	secure       bool // clients encrypt
 	// headTimeout and bodyTimeout replace the gateway's own; 0: they do not.
 	headTimeout time.Duration
 	bodyTimeout time.Duration
@@ -140,6 +142,14 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	t.Helper()
 	engine := httptest.NewUnstartedServer(handler)
 	engine.Config.IdleTimeout = 5 * time.Second // as SGLang
+	if o.engineBuffer > 0 {
+		engine.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			if err := c.(*net.TCPConn).SetWriteBuffer(o.engineBuffer); err != nil {
+				t.Error(err)
+			}
+			return ctx
+		}
+	}
 	engine.Start()
 	if o.engine == "" {
 		o.engine = backends.EngineSGLang
