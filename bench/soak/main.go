@@ -30,7 +30,8 @@ func main() {
 	o := defaults()
 	flag.Int64Var(&o.Requests, "requests", o.Requests, "end after this many requests")
 	flag.DurationVar(&o.Duration, "duration", o.Duration, "end after this time, if it comes first; 0: no limit")
-	flag.IntVar(&o.Workers, "workers", o.Workers, "client connections that ask again as soon as they are answered")
+	flag.IntVar(&o.Workers, "workers", o.Workers, "client connections that ask again whenever they are answered")
+	flag.DurationVar(&o.Pause, "pause", o.Pause, "how long such a connection waits before it asks again; it leaves the machine time for others")
 	flag.Float64Var(&o.Limit, "limit", o.Limit, "growth of resident memory that is too much, in percent from 25 % to 100 % of the requests")
 	flag.StringVar(&o.Pilotlight, "pilotlight", o.Pilotlight, "the gateway's program; empty: build it")
 	out := flag.String("out", "soak-report", "write FILE.txt and FILE.json")
@@ -60,6 +61,7 @@ type options struct {
 	Requests   int64         `json:"requests"`
 	Duration   time.Duration `json:"duration_ns"`
 	Workers    int           `json:"workers"`
+	Pause      time.Duration `json:"pause_ns"`
 	Limit      float64       `json:"limit_percent"`
 	Pilotlight string        `json:"-"`
 	// Engine is a program that is a mock engine when its first argument is engineCommand; empty: this one.
@@ -73,8 +75,8 @@ func defaults() options {
 }
 
 func (o *options) check() error {
-	if o.Requests < 1 || o.Workers < 1 || o.Duration < 0 {
-		return errors.New("requests and workers must be at least 1, and the duration not negative")
+	if o.Requests < 1 || o.Workers < 1 || o.Duration < 0 || o.Pause < 0 {
+		return errors.New("requests and workers must be at least 1, and durations not negative")
 	}
 	if o.Log == nil {
 		o.Log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -21,7 +21,7 @@ type kind struct {
 // leaver is the kind that an engine need not finish.
 const leaver = "client that leaves"
 
-// mix is what the callers that ask without a pause choose from. Weights sum to 1000, which a test checks.
+// mix is what workers choose from. Weights sum to 1000, which a test checks.
 var mix = []kind{
 	{"plain", 540, true, func(_ context.Context, c *caller, id uint64) error {
 		return c.answered(steady, scriptOf(id, 20), false)

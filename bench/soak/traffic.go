@@ -34,7 +34,8 @@ type tally struct {
 type traffic struct {
 	addr, key string
 	workers   int
-	limit     int64 // requests
+	rest      time.Duration // of a worker between two requests
+	limit     int64         // requests
 
 	id   atomic.Uint64 // of the last request
 	done atomic.Int64  // requests that have ended
@@ -59,7 +60,7 @@ const (
 
 func newTraffic(g *gateway, o options) *traffic {
 	t := &traffic{
-		addr: g.addr, key: g.key, workers: o.Workers, limit: o.Requests, stopped: make(chan struct{})}
+		addr: g.addr, key: g.key, workers: o.Workers, rest: o.Pause, limit: o.Requests, stopped: make(chan struct{})}
 	t.stop = sync.OnceFunc(func() { close(t.stopped) })
 	for _, k := range mix {
 		t.tallies = append(t.tallies, &tally{name: k.name, whole: k.whole})
@@ -134,7 +135,7 @@ func (t *traffic) pause(d time.Duration) {
 	}
 }
 
-// work asks without a pause.
+// work asks again and again.
 func (t *traffic) work(ctx context.Context, n int) {
 	c := t.caller(n)
 	defer c.hangUp()
@@ -145,6 +146,9 @@ func (t *traffic) work(ctx context.Context, n int) {
 		}
 		id := t.id.Add(1)
 		t.ended(t.tallies[i], id, mix[i].play(context.WithoutCancel(ctx), c, id)) // a request that has begun is answered
+		if t.rest > 0 {
+			t.pause(t.rest)
+		}
 	}
 }
 
