@@ -1,0 +1,2 @@
+class Parser:
+    ByName = {"first": object, "second": object}
