@@ -155,7 +155,11 @@ func events(body io.Reader, planned time.Time, c *Call) error {
 		}
 		var a answer
 		if err := json.Unmarshal(data, &a); err != nil {
-			return &failure{errMalformed, fmt.Sprintf("%.200s", data)}
+			what := fmt.Sprintf("%.200s", data)
+			if !lines.Scan() && lines.Err() != nil { // half a line is what a cut leaves
+				return &failure{errCut, lines.Err().Error()}
+			}
+			return &failure{errMalformed, what}
 		}
 		if len(a.Error) > 0 && string(a.Error) != "null" {
 			return &failure{errEvent + codeOf(data), fmt.Sprintf("%.500s", data)}
