@@ -25,8 +25,13 @@ const enginePorts = 100
 // compare makes the whole run.
 func compare(ctx context.Context, o options, out io.Writer) error {
 	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	if err := raiseFiles(); err != nil {
+	files, err := raiseFiles()
+	if err != nil {
 		return err
+	}
+	if most := (files - 200) / 2; o.open > most {
+		say("%d files may be open here, so row open has %d streams instead of %d", files, most, o.open)
+		o.open = most
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -44,7 +49,7 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
 		return err
 	}
-	l := &lab{self: self, dir: dir, binary: o.binary, cache: filepath.Join(cache, "pilotlight", "compare"), say: say}
+	l := &lab{self: self, dir: dir, binary: o.binary, cache: filepath.Join(cache, "pilotlight", "compare"), files: files, say: say}
 	if l.binary == "" {
 		say("building the gateway")
 		if l.binary, err = build(ctx, dir); err != nil {
@@ -87,20 +92,20 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 }
 
 // raiseFiles lets a process have as many open files as the machine allows: ten thousand streams are twenty thousand connections.
-func raiseFiles() error {
+func raiseFiles() (int, error) {
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
-		return err
+		return 0, err
 	}
 	const most = 1 << 19 // below fs.nr_open everywhere
 	if all := (syscall.Rlimit{Cur: most, Max: most}); lim.Max < most && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &all) == nil {
-		return nil // only root may
+		return most, nil // only root may, and not everywhere
 	}
 	lim.Cur = lim.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
-		return fmt.Errorf("raising the limit of open files: %w", err)
+		return 0, fmt.Errorf("raising the limit of open files: %w", err)
 	}
-	return nil
+	return int(min(lim.Max, most)), nil
 }
 
 // slow are peers that cannot take the full load of streams; they get a tenth of it, and their figure per frame stands all the same.

@@ -26,6 +26,7 @@ type lab struct {
 	engine string // address
 	binary string // of the gateway
 	cache  string // where pip installs
+	files  int    // how many a process may have open
 	say    func(format string, args ...any)
 }
 
@@ -38,7 +39,7 @@ type peer struct {
 }
 
 const haproxyConfig = `global
-  maxconn 30000
+  maxconn %d
   nbthread 2
   log stderr local0 warning
 defaults
@@ -59,7 +60,6 @@ const nginxConfig = `worker_processes 2;
 daemon off;
 pid %[1]s/nginx.pid;
 error_log stderr warn;
-worker_rlimit_nofile 65536;
 events { worker_connections 30000; }
 http {
   access_log off;
@@ -88,7 +88,7 @@ var peers = map[string]peer{
 	}},
 	"haproxy": {install: apt("haproxy"), version: func(*lab) []string { return []string{"haproxy", "-v"} },
 		start: func(l *lab, port int) ([]string, []string, error) {
-			file, err := l.write("haproxy.cfg", fmt.Sprintf(haproxyConfig, port, l.engine))
+			file, err := l.write("haproxy.cfg", fmt.Sprintf(haproxyConfig, (l.files-200)/2, port, l.engine))
 			return []string{"haproxy", "-db", "-f", file}, nil, err
 		}},
 	"nginx": {install: apt("nginx"), version: func(*lab) []string { return []string{"nginx", "-v"} },
