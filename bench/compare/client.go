@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -33,8 +32,8 @@ type seen struct {
 // job is what a client process is to do.
 type job struct {
 	Addr      string        `json:"addr"`
-	Key       string        `json:"key"`
-	Model     string        `json:"model"`
+	Keys      []string      `json:"keys"`   // of one length; requests take them in turn
+	Models    []string      `json:"models"` // as for Keys
 	Conns     int           `json:"conns"`
 	For       time.Duration `json:"for_ns"` // of plain requests
 	Stream    bool          `json:"stream"`
@@ -45,16 +44,32 @@ type job struct {
 }
 
 func runClient(args []string) error {
-	fs := flag.NewFlagSet("client", flag.ContinueOnError)
-	text := fs.String("job", "", "the job, as JSON")
-	if err := fs.Parse(args); err != nil {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected arguments: %q", args)
+	}
+	var j job // it comes on standard input: 100,000 keys are no argument
+	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
 		return err
 	}
-	var j job
-	if err := json.Unmarshal([]byte(*text), &j); err != nil {
+	if err := j.validate(); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(j.do())
+}
+
+// validate refuses names that cannot be written over each other.
+func (j job) validate() error {
+	for _, names := range [][]string{j.Keys, j.Models} {
+		if len(names) == 0 {
+			return errors.New("no key, or no model")
+		}
+		for _, name := range names {
+			if len(name) != len(names[0]) {
+				return fmt.Errorf("%q and %q differ in length", names[0], name)
+			}
+		}
+	}
+	return nil
 }
 
 func (j job) body() string {
@@ -65,25 +80,35 @@ func (j job) body() string {
 	case j.Stream:
 		user = `"stream":true,"max_tokens":2,`
 	}
-	body := fmt.Sprintf(`{"model":%q,%s"messages":[{"role":"user","content":"`, j.Model, user)
+	body := fmt.Sprintf(`{"model":%q,%s"messages":[{"role":"user","content":"`, j.Models[0], user)
 	return body + strings.Repeat("x", max(0, j.BodyBytes-len(body)-len(`"}]}`))) + `"}]}`
 }
 
+// request is one with the first key and the first model.
 func (j job) request() []byte {
 	body := j.body()
 	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nAccept: application/json\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 3.54.0\r\n"+
-		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", j.Addr, j.Key, len(body), body)
+		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", j.Addr, j.Keys[0], len(body), body)
+}
+
+// turn writes the nth key and the nth model over those of a request.
+func (j job) turn(request []byte, n int) {
+	if len(j.Keys) > 1 {
+		copy(request[bytes.Index(request, []byte("Bearer "))+len("Bearer "):], j.Keys[n%len(j.Keys)])
+	}
+	if len(j.Models) > 1 {
+		copy(request[bytes.Index(request, []byte(`{"model":"`))+len(`{"model":"`):], j.Models[n%len(j.Models)])
+	}
 }
 
 func (j job) do() (total seen) {
-	request := j.request()
 	var mu sync.Mutex
 	latencies := hdrhistogram.New(1, int64(time.Minute), 3)
 	start := time.Now()
 	var wg sync.WaitGroup
 	for i := range j.Conns {
 		wg.Go(func() {
-			s, own, err := j.one(i, request, start.Add(j.For))
+			s, own, err := j.one(i, start.Add(j.For))
 			mu.Lock()
 			defer mu.Unlock()
 			total.Requests += s.Requests
@@ -110,7 +135,7 @@ func (j job) do() (total seen) {
 }
 
 // one drives one connection. Addresses of their own for each ten thousand let more connections be open than an address has ports.
-func (j job) one(i int, request []byte, end time.Time) (s seen, latencies *hdrhistogram.Histogram, err error) {
+func (j job) one(i int, end time.Time) (s seen, latencies *hdrhistogram.Histogram, err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/10_000))}, Timeout: 30 * time.Second}
 	c, err := d.Dial("tcp", j.Addr)
 	if err != nil {
@@ -118,7 +143,9 @@ func (j job) one(i int, request []byte, end time.Time) (s seen, latencies *hdrhi
 	}
 	defer c.Close()
 	br := bufio.NewReaderSize(c, 4<<10)
+	request := j.request()
 	if j.Stream {
+		j.turn(request, i)
 		if _, err := c.Write(request); err != nil {
 			return s, nil, err
 		}
@@ -128,7 +155,9 @@ func (j job) one(i int, request []byte, end time.Time) (s seen, latencies *hdrhi
 	if j.Conns == 1 {
 		latencies = hdrhistogram.New(1, int64(time.Minute), 3)
 	}
-	for t := time.Now(); t.Before(end); {
+	t := time.Now()
+	for n := i; t.Before(end); n += j.Conns {
+		j.turn(request, n)
 		if _, err := c.Write(request); err != nil {
 			return s, latencies, err
 		}

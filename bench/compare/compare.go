@@ -79,6 +79,7 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 	}
 	err = errors.Join(l.peers(ctx, o, engine, engines, r), l.alone(ctx, o, engines, r))
 	r.Took = time.Since(r.Begun)
+	r.Targets = r.targets()
 	report := r.markdown()
 	say("\n%s", report)
 	if o.out == "-" || err != nil {
@@ -137,20 +138,19 @@ func (l *lab) peers(ctx context.Context, o options, engine *process, engines []s
 		subjects = append(subjects, s)
 		r.Versions = append(r.Versions, [2]string{s.name, s.version})
 	}
-	plain := job{Conns: 64, For: o.plainFor, BodyBytes: 1000}
 	if has("plain") {
 		l.say("plain requests, 64 connections")
-		if _, err := l.interleave(ctx, subjects, 1, job{Conns: 64, For: time.Second, BodyBytes: 1000}); err != nil { // warm
+		if _, err := l.interleave(ctx, subjects, 1, plain(64, time.Second)); err != nil { // warm
 			return err
 		}
-		if r.Plain, err = l.interleave(ctx, subjects, o.rounds, plain); err != nil {
+		if r.Plain, err = l.interleave(ctx, subjects, o.rounds, plain(64, o.plainFor)); err != nil {
 			return err
 		}
 	}
 	if has("latency") {
 		l.say("plain requests, one connection")
-		direct := &subject{name: "direct", addr: l.engine, process: engine}
-		if r.Latency, err = l.interleave(ctx, append([]*subject{direct}, subjects...), o.rounds, job{Conns: 1, For: o.plainFor, BodyBytes: 1000}); err != nil {
+		direct := &subject{name: "direct", addr: l.engine, keys: []string{"none"}, models: []string{served}, process: engine}
+		if r.Latency, err = l.interleave(ctx, append([]*subject{direct}, subjects...), o.rounds, plain(1, o.plainFor)); err != nil {
 			return err
 		}
 	}
@@ -206,37 +206,39 @@ func (l *lab) again(ctx context.Context, s *subject, engines []string) (*subject
 // alone measures the gateway beside itself.
 func (l *lab) alone(ctx context.Context, o options, engines []string, r *results) error {
 	has := func(row string) bool { return slices.Contains(strings.Split(o.rows, ","), row) }
-	pair := func(name string, few, many variant) error {
-		l.say("growth: %s", name)
-		var both []*subject
-		for _, v := range []variant{few, many} {
+	// together starts variants and measures them in turn.
+	together := func(name string, variants ...variant) (map[string][]sample, []string, error) {
+		l.say("%s", name)
+		var subjects []*subject
+		var names []string
+		for _, v := range variants {
 			s, err := l.gateway(ctx, v, engines)
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
 			defer s.process.stop()
-			both = append(both, s)
+			subjects, names = append(subjects, s), append(names, s.name)
 		}
-		got, err := l.interleave(ctx, both, 2*o.rounds, job{Conns: 64, For: o.plainFor, BodyBytes: 1000})
-		if err != nil {
-			return err
+		if _, err := l.interleave(ctx, subjects, 1, plain(64, time.Second)); err != nil { // warm
+			return nil, nil, err
 		}
-		r.Growth = append(r.Growth, growth{name, got[both[0].name], got[both[1].name]})
-		return nil
+		got, err := l.interleave(ctx, subjects, 2*o.rounds, plain(64, o.plainFor))
+		return got, names, err
 	}
 	if has("growth") {
 		for _, g := range []struct {
 			name      string
 			few, many variant
 		}{
-			{"1 → 1,000 models", variant{name: "one model"}, variant{name: "many models", models: 1000}},
+			{"1 → 1,000 models", variant{name: "one model", models: 1}, variant{name: "many models", models: 1000}},
 			{"1 → 100 replicas", variant{name: "one replica"}, variant{name: "many replicas", replicas: enginePorts}},
 			{"10 → 100,000 keys", variant{name: "few keys", keys: 10}, variant{name: "many keys", keys: 100_000}},
-			{"nothing → key, log and 1 % traces", variant{name: "bare", open: true, noLog: true}, variant{name: "all", traces: "http://127.0.0.1:9"}},
 		} {
-			if err := pair(g.name, g.few, g.many); err != nil {
+			got, names, err := together("growth: "+g.name, g.few, g.many)
+			if err != nil {
 				return err
 			}
+			r.Growth = append(r.Growth, growth{g.name, got[names[0]], got[names[1]]})
 		}
 	}
 	if has("held") {
@@ -248,20 +250,25 @@ func (l *lab) alone(ctx context.Context, o options, engines []string, r *results
 		r.Held, r.HeldRequests = &h, o.open
 	}
 	if has("features") {
-		l.say("benchmarks of features")
-		b, err := benchmarks(ctx, "Feature|NotSampled/one_percent", "./gateway")
+		got, names, err := together("features", variant{name: "none", open: true, noLog: true}, variant{name: "key", noLog: true}, variant{name: "log", open: true},
+			variant{name: "traces", open: true, noLog: true, traces: true}, variant{name: "all", traces: true})
 		if err != nil {
 			return err
 		}
-		r.Features = b
+		for i, title := range []string{"none of these", "API key", "access log", "traces of one request in a hundred", "all three"} {
+			r.Switched = append(r.Switched, switched{title, got[names[i]]})
+		}
+		l.say("benchmarks of features")
+		if r.Features, err = benchmarks(ctx, "Feature|NotSampled/one_percent", "./gateway"); err != nil {
+			return err
+		}
 	}
 	if has("scan") {
 		l.say("benchmarks of the body's scan")
-		b, err := benchmarks(ctx, "22MiB|22MB", "./gateway/jsonbody")
-		if err != nil {
+		var err error
+		if r.Scan, err = benchmarks(ctx, "^Benchmark(Scan|EncodingJSON)$/./22528KiB", "./gateway/jsonbody"); err != nil {
 			return err
 		}
-		r.Scan = b
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net"
@@ -76,6 +77,93 @@ func TestMedianAndSpread(t *testing.T) {
 	}
 }
 
+// A disturbance of one round that hits both subjects is not in their ratio.
+func TestRoundsArePaired(t *testing.T) {
+	value := func(s sample) float64 { return float64(s.CPU) }
+	a, b := []sample{{CPU: 20}, {CPU: 900}, {CPU: 22}}, []sample{{CPU: 10}, {CPU: 450}, {CPU: 11}}
+	for name, tt := range map[string]struct{ of, base []sample }{"paired": {a, b}, "one against a median": {a[2:], b}} {
+		if of := against(tt.of, tt.base, value, ratio); middle(of) != 2 || deviation(of) != 0 {
+			t.Errorf("%s: %v", name, of)
+		}
+	}
+	if against(a, nil, value, ratio) != nil || against(nil, b, value, ratio) != nil {
+		t.Error("something from nothing")
+	}
+}
+
+func TestTargets(t *testing.T) {
+	good := func() *results {
+		plain := func(cpu, requests int) []sample {
+			return []sample{{CPU: time.Duration(cpu) * time.Microsecond, seen: seen{Requests: int64(requests), Frames: int64(requests), Elapsed: time.Second, P99: 100}}}
+		}
+		return &results{
+			Plain: map[string][]sample{us: plain(23_000, 1000), bare: plain(20_000, 1000)}, Frames: map[string][]sample{us: plain(10_000, 1000), bare: plain(10_000, 1000)},
+			OpenStreams: 2, Open: map[string][]sample{us: {{seen: seen{Requests: 2}, Grown: 2 * 32 << 10}}}, HeldRequests: 2,
+			Held:     &held{sample: sample{seen: seen{Requests: 2, Beats: 2 * heldBeats}, Resident: 1 << 20}, Share: 0.01},
+			Growth:   []growth{{"more", plain(20_000, 1000), plain(20_500, 1000)}},
+			Features: map[string]float64{"Feature/log": 900}, Scan: map[string]float64{"Scan/base64/22528KiB": 1.4e6, "EncodingJSON/base64/22528KiB": 1e8},
+		}
+	}
+	missed := func(r *results) (n int) {
+		for _, x := range r.targets() {
+			if !x.Met {
+				n++
+			}
+		}
+		return n
+	}
+	if n, all := missed(good()), len(good().targets()); n != 0 || all != 11 {
+		t.Fatalf("%d of %d missed: %+v", n, all, good().targets())
+	}
+	for name, spoil := range map[string]func(*results){
+		"dear requests":      func(r *results) { r.Plain[us][0].CPU += 2 * time.Millisecond },
+		"slow":               func(r *results) { r.Plain[us][0].Elapsed *= 2 },
+		"dear frames":        func(r *results) { r.Frames[us][0].CPU += 2 * time.Millisecond },
+		"a wrong frame":      func(r *results) { r.Frames[us][0].Errors = 1 },
+		"large streams":      func(r *results) { r.Open[us][0].Grown++ },
+		"a broken stream":    func(r *results) { r.Open[us][0].Requests-- },
+		"memory of waiting":  func(r *results) { r.Held.Resident = 513 << 20 },
+		"time of waiting":    func(r *results) { r.Held.Share = 0.06 },
+		"a late heartbeat":   func(r *results) { r.Held.LateBeat = 1 },
+		"too few heartbeats": func(r *results) { r.Held.Beats-- },
+		"a lost request":     func(r *results) { r.Held.Requests-- },
+		"growth":             func(r *results) { r.Growth[0].Many[0].CPU += 2 * time.Millisecond },
+		"a wrong answer":     func(r *results) { r.Growth[0].Many[0].Errors = 1 },
+		"a dear feature":     func(r *results) { r.Features["Feature/metrics"] = 1001 },
+		"a slow scan":        func(r *results) { r.Scan["Scan/base64/22528KiB"] = 1.6e6 },
+	} {
+		r := good()
+		spoil(r)
+		if n := missed(r); n != 1 {
+			t.Errorf("%s: %d missed", name, n)
+		}
+	}
+}
+
+// Requests take keys and models in turn, and stay whole.
+func TestRequestsTakeTurns(t *testing.T) {
+	j := job{Addr: "a:1", Keys: []string{"k0", "k1", "k2"}, Models: []string{"m0", "m1"}, BodyBytes: 500}
+	if err := j.validate(); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []job{{Keys: j.Keys}, {Models: j.Models}, {Keys: []string{"k", "key"}, Models: j.Models}} {
+		if bad.validate() == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+	request := j.request()
+	for n := range 6 {
+		j.turn(request, n)
+		want := job{Addr: j.Addr, Keys: j.Keys[n%3 : n%3+1], Models: j.Models[n%2 : n%2+1], BodyBytes: 500}.request()
+		if !bytes.Equal(request, want) {
+			t.Errorf("%s, want %s", request, want)
+		}
+		if _, body, _ := bytes.Cut(request, []byte("\r\n\r\n")); len(body) != 500 || !json.Valid(body) {
+			t.Errorf("body %s", body)
+		}
+	}
+}
+
 // The client must not take a stream for whole that is not.
 func TestClientChecksFrames(t *testing.T) {
 	frame := func(n string) string { return `data: {"choices":[{"delta":{"content":"` + n + ` x"}}]}` + "\n\n" }
@@ -116,7 +204,7 @@ func TestClientChecksFrames(t *testing.T) {
 				_, _ = c.Write([]byte(tt.answer))
 			}
 		}()
-		got := job{Addr: ln.Addr().String(), Model: "m", Conns: 1, Stream: true, Frames: 2, Every: time.Millisecond, BodyBytes: 500}.do()
+		got := job{Addr: ln.Addr().String(), Keys: []string{"k"}, Models: []string{"m"}, Conns: 1, Stream: true, Frames: 2, Every: time.Millisecond, BodyBytes: 500}.do()
 		if ok := got.Errors == 0 && got.Requests == 1 && got.Frames == 2; ok != tt.ok {
 			t.Errorf("%s: %+v", name, got)
 		}

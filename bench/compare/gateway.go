@@ -17,12 +17,12 @@ import (
 // variant is how the gateway is configured. The zero value is the one that is compared: keys, one model, access log, metrics.
 type variant struct {
 	name     string
-	models   int // 0 means 1; only the last one is asked
-	replicas int // 0 means 1
-	keys     int // 0 means 1
-	open     bool
+	models   int  // 0 means 1; all are asked, in turn
+	replicas int  // 0 means 1
+	keys     int  // 0 means 1; all are used, in turn
+	open     bool // no key is asked for
 	noLog    bool
-	traces   string // collector; empty: none
+	traces   bool // one request in a hundred
 }
 
 // build makes the gateway's binary as it is shipped.
@@ -65,11 +65,11 @@ func (l *lab) gateway(ctx context.Context, v variant, engines []string) (*subjec
 	keys.WriteString("keys:\n")
 	for i := range max(1, v.keys) {
 		key, entry := newKey(i)
-		s.key = key // the last one
+		s.keys = append(s.keys, key)
 		keys.WriteString(entry)
 	}
 	if v.open {
-		s.key = ""
+		s.keys = []string{""}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "keys.yaml"), []byte(keys.String()), 0o600); err != nil {
 		return nil, err
@@ -80,15 +80,16 @@ func (l *lab) gateway(ctx context.Context, v variant, engines []string) (*subjec
 	}
 	var c strings.Builder
 	fmt.Fprintf(&c, "listen: %s\nadmin: {listen: %s}\nstate_dir: %s\nauth: {keys_file: keys.yaml}\ntelemetry: {access_log: %v", s.addr, local(port+1), filepath.Join(dir, "state"), !v.noLog)
-	if v.traces != "" {
-		fmt.Fprintf(&c, ", otlp_endpoint: %q, traces: {sample: 0.01}", v.traces)
+	if v.traces {
+		fmt.Fprintf(&c, ", otlp_endpoint: %q, traces: {sample: 0.01}", "http://"+l.engine) // which takes them as it takes everything
 	}
 	c.WriteString("}\nqueue: {max_requests: 20000}\nmodels:\n")
 	for i := range max(1, v.models) {
-		id := fmt.Sprintf("other-%d", i)
-		if i == max(1, v.models)-1 {
-			id = "bench"
+		id := served
+		if v.models > 0 {
+			id = fmt.Sprintf("bench/%04d", i)
 		}
+		s.models = append(s.models, id)
 		fmt.Fprintf(&c, "  - name: m%d\n    model_id: %s\n    requires_auth: %v\n    scaling: {metric: {concurrency: 100000}}\n    backend: {static: {urls: [%s], engine: sglang}}\n",
 			i, id, !v.open, strings.Join(urls, ", "))
 	}

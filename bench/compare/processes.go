@@ -169,7 +169,9 @@ func drive(ctx context.Context, self string, j job) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	out, err := exec.CommandContext(ctx, self, "role", "client", "--job", string(text)).Output()
+	cmd := exec.CommandContext(ctx, self, "role", "client")
+	cmd.Stdin = bytes.NewReader(text)
+	out, err := cmd.Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {
 		return seen{}, fmt.Errorf("client: %w: %s", err, failed.Stderr)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,12 +20,11 @@ type sample struct {
 
 // measure has one client process do a job through a subject.
 func (l *lab) measure(ctx context.Context, s *subject, j job) (sample, error) {
-	j.Addr, j.Key, j.Model = s.addr, s.key, "bench"
 	before, err := s.process.usage()
 	if err != nil {
 		return sample{}, err
 	}
-	saw, err := drive(ctx, l.self, j)
+	saw, err := drive(ctx, l.self, s.of(j))
 	if err != nil {
 		return sample{}, err
 	}
@@ -38,11 +38,13 @@ func (l *lab) measure(ctx context.Context, s *subject, j job) (sample, error) {
 	return sample{seen: saw, CPU: after.cpu - before.cpu, Resident: after.resident, Grown: after.resident - before.resident}, nil
 }
 
-// interleave measures all subjects once per round, in turn.
+// interleave measures all subjects once per round, in turn, and every other round in the opposite order: what changes steadily during a
+// round then falls on each subject as often early as late.
 func (l *lab) interleave(ctx context.Context, subjects []*subject, rounds int, j job) (map[string][]sample, error) {
 	got := map[string][]sample{}
+	turn := slices.Clone(subjects)
 	for range rounds {
-		for _, s := range subjects {
+		for _, s := range turn {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -52,6 +54,7 @@ func (l *lab) interleave(ctx context.Context, subjects []*subject, rounds int, j
 			}
 			got[s.name] = append(got[s.name], one)
 		}
+		slices.Reverse(turn)
 	}
 	return got, nil
 }
@@ -68,7 +71,7 @@ func (l *lab) openStreams(ctx context.Context, s *subject, n, seconds int) (samp
 	}
 	done := make(chan end, 1)
 	go func() {
-		saw, err := drive(ctx, l.self, job{Addr: s.addr, Key: s.key, Model: "bench", Conns: n, Stream: true, Frames: seconds, Every: time.Second, BodyBytes: 1000})
+		saw, err := drive(ctx, l.self, s.of(job{Conns: n, Stream: true, Frames: seconds, Every: time.Second, BodyBytes: 1000}))
 		done <- end{saw, err}
 	}()
 	var most int64
@@ -95,6 +98,13 @@ type held struct {
 	Share float64 `json:"share"` // of one core, while all waited
 }
 
+const (
+	heldFor  = 40 * time.Second // how long the model takes to start
+	heldBeat = 5 * time.Second
+	// Each request hears at least so many heartbeats: the first after a second of grace, and a few may be spent on arriving.
+	heldBeats = int64(heldFor/heldBeat) - 2
+)
+
 const heldConfig = `listen: %s
 admin: {listen: %s}
 state_dir: %s
@@ -105,12 +115,12 @@ models:
     model_id: bench
     model_path: simulated
     queue: {max_requests: 20000}
-    cold: {grace: 1s, heartbeat: 5s}
+    cold: {grace: 1s, heartbeat: %s}
     scaling: {metric: {concurrency: 20000}}
-    backend: {process: {command: [%q, sglang-sim, --sim-start, 40s, --sim-ttft, 1ms, --sim-itl, 1ms, --max-running-requests, "20000"]}}
+    backend: {process: {command: [%q, sglang-sim, --sim-start, %s, --sim-ttft, 1ms, --sim-itl, 1ms, --max-running-requests, "20000"]}}
 `
 
-// holdRequests sends n streaming requests of 4 KiB to a cold model that takes 40 s to start.
+// holdRequests sends n streaming requests of 4 KiB to a cold model that takes heldFor to start.
 func (l *lab) holdRequests(ctx context.Context, n int) (held, error) {
 	dir, err := os.MkdirTemp(l.dir, "held-")
 	if err != nil {
@@ -120,13 +130,12 @@ func (l *lab) holdRequests(ctx context.Context, n int) (held, error) {
 	if err != nil {
 		return held{}, err
 	}
-	s := &subject{name: "pilotlight (cold)", addr: local(port)}
 	key, entry := newKey(0)
-	s.key = key
+	s := &subject{name: "pilotlight (cold)", addr: local(port), keys: []string{key}, models: []string{served}}
 	if err := os.WriteFile(filepath.Join(dir, "keys.yaml"), []byte("keys:\n"+entry), 0o600); err != nil {
 		return held{}, err
 	}
-	text := fmt.Sprintf(heldConfig, s.addr, local(port+1), filepath.Join(dir, "state"), l.binary)
+	text := fmt.Sprintf(heldConfig, s.addr, local(port+1), filepath.Join(dir, "state"), heldBeat, l.binary, heldFor)
 	if err := os.WriteFile(filepath.Join(dir, "pilotlight.yaml"), []byte(text), 0o600); err != nil {
 		return held{}, err
 	}
@@ -143,7 +152,7 @@ func (l *lab) holdRequests(ctx context.Context, n int) (held, error) {
 	}
 	done := make(chan end, 1)
 	go func() {
-		saw, err := drive(ctx, l.self, job{Addr: s.addr, Key: s.key, Model: "bench", Conns: n, Stream: true, BodyBytes: 4 << 10, Beat: 5 * time.Second})
+		saw, err := drive(ctx, l.self, s.of(job{Conns: n, Stream: true, BodyBytes: 4 << 10, Beat: heldBeat}))
 		done <- end{saw, err}
 	}()
 	var h held
@@ -165,19 +174,23 @@ func (l *lab) holdRequests(ctx context.Context, n int) (held, error) {
 		switch waited := time.Since(begun); {
 		case waited < 15*time.Second: // they are still arriving
 			from, fromAt = now, time.Now()
-		case waited < 35*time.Second: // all wait
+		case waited < heldFor-5*time.Second: // all wait
 			h.Share = float64(now.cpu-from.cpu) / float64(time.Since(fromAt))
 		}
 	}
 }
 
-// benchmarks runs Go benchmarks of the module and returns name → ns per operation.
+// benchmarks runs Go benchmarks of the module and returns name → ns per operation. It is an error if the pattern fits none.
 func benchmarks(ctx context.Context, pattern string, packages ...string) (map[string]float64, error) {
 	out, err := run(ctx, append([]string{"go", "test", "-run", "^$", "-bench", pattern, "-benchtime", "1s", "-count", "3"}, packages...)...)
 	if err != nil {
 		return nil, err
 	}
-	return parseBenchmarks(out), nil
+	got := parseBenchmarks(out)
+	if len(got) == 0 {
+		return nil, fmt.Errorf("no benchmark of %s is called %s", strings.Join(packages, ", "), pattern)
+	}
+	return got, nil
 }
 
 // parseBenchmarks reads `go test -bench` and keeps the least of a benchmark's figures: what disturbs only adds.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -15,9 +17,21 @@ type subject struct {
 	name    string
 	version string
 	addr    string
-	key     string
+	keys    []string // of one length
+	models  []string // of one length
 	process *process
 }
+
+// of is the job, done through the subject.
+func (s *subject) of(j job) job {
+	j.Addr, j.Keys, j.Models = s.addr, s.keys, s.models
+	return j
+}
+
+// plain is one client's share of the work that rows plain, latency, growth and features measure.
+func plain(conns int, d time.Duration) job { return job{Conns: conns, For: d, BodyBytes: 1000} }
+
+const served = "bench" // the model's name
 
 // lab is where one run takes place.
 type lab struct {
@@ -34,6 +48,7 @@ type lab struct {
 type peer struct {
 	install func(ctx context.Context, l *lab) error
 	version func(l *lab) []string // a command
+	module  string                // whose version is the peer's, if there is no command; empty: Go's
 	start   func(l *lab, port int) (argv, env []string, err error)
 	wait    time.Duration
 }
@@ -80,7 +95,7 @@ litellm_settings: {telemetry: false}
 `
 
 var peers = map[string]peer{
-	"fasthttp": {start: func(l *lab, port int) ([]string, []string, error) {
+	"fasthttp": {module: "github.com/valyala/fasthttp", start: func(l *lab, port int) ([]string, []string, error) {
 		return []string{l.self, "role", "fasthttp", "--listen", local(port), "--upstream", l.engine}, nil, nil
 	}},
 	"nethttp": {start: func(l *lab, port int) ([]string, []string, error) {
@@ -122,10 +137,12 @@ func apt(name string) func(context.Context, *lab) error {
 			return nil
 		}
 		l.say("installing %s", name)
-		cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", name)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get install %s: %w: %s", name, err, out[max(0, len(out)-500):])
+		for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", name}} {
+			cmd := exec.CommandContext(ctx, "apt-get", args...)
+			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("apt-get %s: %w: %s", strings.Join(args, " "), err, out[max(0, len(out)-500):])
+			}
 		}
 		return nil
 	}
@@ -153,6 +170,20 @@ func (l *lab) pipShow(name string) []string {
 	return []string{filepath.Join(l.cache, name, "bin", "python"), "-c", "import importlib.metadata as m; print(m.version('" + name + "'))"}
 }
 
+// moduleVersion is that of a module in this program, and Go's for the standard library's name "".
+func moduleVersion(module string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || module == "" {
+		return runtime.Version()
+	}
+	for _, m := range info.Deps {
+		if m.Path == module {
+			return m.Version
+		}
+	}
+	return "unknown"
+}
+
 // begin installs and starts a peer, and asks it one question.
 func (l *lab) begin(ctx context.Context, name string) (*subject, error) {
 	p, ok := peers[name]
@@ -172,14 +203,15 @@ func (l *lab) begin(ctx context.Context, name string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{name: name, addr: local(port), key: "none"}
+	s := &subject{name: name, addr: local(port), keys: []string{"none"}, models: []string{served}}
 	if p.version != nil {
-		argv := p.version(l)
-		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+		out, err := run(ctx, p.version(l)...)
 		if err != nil {
 			return nil, err
 		}
-		s.version, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+		s.version, _, _ = strings.Cut(strings.TrimSpace(out), "\n")
+	} else {
+		s.version = moduleVersion(p.module)
 	}
 	if s.process, err = start(l.dir, name, env, argv...); err != nil {
 		return nil, err
@@ -195,7 +227,7 @@ func (l *lab) ready(ctx context.Context, s *subject, limit time.Duration) error 
 	}
 	end := time.Now().Add(limit)
 	for {
-		saw, err := drive(ctx, l.self, job{Addr: s.addr, Key: s.key, Model: "bench", Conns: 1, For: time.Millisecond, BodyBytes: 1000})
+		saw, err := drive(ctx, l.self, s.of(plain(1, time.Millisecond)))
 		if err == nil && saw.Errors == 0 && saw.Requests > 0 {
 			return nil
 		}

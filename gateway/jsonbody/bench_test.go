@@ -2,6 +2,7 @@ package jsonbody
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -62,6 +63,26 @@ func BenchmarkScan(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkEncodingJSON finds the same two members with the standard library, for comparison. It accepts bodies that Scan refuses.
+func BenchmarkEncodingJSON(b *testing.B) {
+	for _, kind := range textKinds {
+		body := chatBody(22<<20, kind.text)
+		b.Run(kind.name+"/22528KiB", func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				var f struct {
+					Model  string
+					Stream bool
+				}
+				if err := json.Unmarshal(body, &f); err != nil || f.Model != "qwen3-0.6b" || !f.Stream {
+					b.Fatal(f, err)
+				}
+			}
+		})
+	}
 }
 
 func BenchmarkPatch(b *testing.B) {
