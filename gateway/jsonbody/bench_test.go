@@ -23,6 +23,7 @@ var textKinds = []struct{ name, text string }{
 	{"prose", `The quick brown fox jumps over the lazy dog,\nand says \"hello\" to everyone it meets on the way home. `},
 	{"french", "L’été dernier, à la fin de l’après-midi, nous étions déjà près de la forêt. "},
 	{"chinese", "人工智能网关把请求转发给模型副本。"},
+	{"escaped", `\u4eba\u5de5\u667a\u80fd\u7f51\u5173`}, // as Python's json writes it unless told not to
 }
 
 func BenchmarkScan(b *testing.B) {
@@ -41,8 +42,42 @@ func BenchmarkScan(b *testing.B) {
 			})
 		}
 	}
+	// What reading the memory costs, to see the rest against: the text holds none of the byte looked for.
+	b.Run("memory/22528KiB", func(b *testing.B) {
+		body := bytes.Repeat([]byte("iVBORw0KGgoAAAAN"), 22<<20/16)
+		b.SetBytes(int64(len(body)))
+		for b.Loop() {
+			if bytes.IndexByte(body, 0) >= 0 {
+				b.Fatal("found")
+			}
+		}
+	})
+	b.Run("modelfirst/22528KiB", func(b *testing.B) {
+		body := []byte(`{"model":"qwen3-0.6b","prompt":"` + strings.Repeat("A large prompt, in one line. ", 22<<20/29) + `","stream":true}`)
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		var f Fields
+		for b.Loop() {
+			if err := Scan(body, &f); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("numbers/100KiB", func(b *testing.B) {
 		body := []byte(`{"input":[` + strings.Repeat("12345,", 100<<10/6) + `0],"model":"m"}`)
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		var f Fields
+		for b.Loop() {
+			if err := Scan(body, &f); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("messages/22528KiB", func(b *testing.B) {
+		const turns = 100_000
+		content := strings.Repeat("Once more, with feeling. ", (22<<20/turns-34)/25)
+		body := []byte(`{"messages":[` + strings.Repeat(`{"role":"user","content":"`+content+`"},`, turns) + `{}],"model":"m"}`)
 		b.SetBytes(int64(len(body)))
 		b.ReportAllocs()
 		var f Fields

@@ -175,7 +175,7 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// A string is read in words of 8 and 32 bytes: every byte must mean the same wherever it stands in them.
+// A string is read in words and vectors: every byte must mean the same wherever it stands in them.
 func TestScanStringAtEveryAlignment(t *testing.T) {
 	for size := range 75 {
 		for c := range 256 {

@@ -25,47 +25,42 @@ func marks(w uint64) uint64 {
 	return ((w ^ 2*ones) - 0x21*ones) | ((w ^ '\\'*ones) - ones)
 }
 
-// skipString validates a string from the byte after its opening quote and gives the place after the
-// closing one, or that of the fault. Nearly all bytes of a large body are inside long strings (text,
-// base64 images), so it goes through them 32 at a time.
+// skipString validates a string from the byte after its opening quote, before which all is valid, and gives the place after the
+// closing one, or that of the fault. Most strings are short keys and words, but nearly all bytes of a large
+// body are inside a few long ones (text, base64 images): short ones end in the first words that are read,
+// and long ones are left to vectors.
 func skipString(b []byte, i int) (int, fault) {
+	for s := b[i:min(i+shortString, len(b))]; len(s) >= 8; s = s[8:] {
+		if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
+			i += bits.TrailingZeros64(m) >> 3
+			if b[i] == '"' {
+				return i + 1, faultNone
+			}
+			break
+		}
+		i += 8
+	}
 	for {
-		s := b[i:]
-		for len(s) >= 32 {
-			w0 := binary.LittleEndian.Uint64(s)
-			w1 := binary.LittleEndian.Uint64(s[8:])
-			w2 := binary.LittleEndian.Uint64(s[16:])
-			w3 := binary.LittleEndian.Uint64(s[24:])
-			m := marks(w0) | marks(w1) | marks(w2) | marks(w3)
-			if m&high != 0 {
-				break
-			}
-			s = s[32:]
+		n, closed := skipText(b, i)
+		if closed {
+			return n, faultNone
 		}
-		for len(s) >= 8 {
-			if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
-				s = s[bits.TrailingZeros64(m)>>3:]
-				break
-			}
-			s = s[8:]
-		}
-		// Fewer than 8 bytes are left, or the next one is special.
-		for len(s) > 0 && s[0] >= ' ' && s[0] < 0x80 && s[0] != '"' && s[0] != '\\' {
-			s = s[1:]
-		}
-		i = len(b) - len(s)
-		if len(s) == 0 {
+		i = skipPlain(b, n)
+		if i == len(b) {
 			return i, faultEnd
 		}
-		switch c := s[0]; {
+		switch c := b[i]; {
 		case c == '"':
 			return i + 1, faultNone
 		case c == '\\':
-			n, ft := skipEscape(b, i)
-			if ft != faultNone {
-				return n, ft
+			// Where one character is written by its number, more are.
+			for i < len(b) && b[i] == '\\' {
+				n, ft := skipEscape(b, i)
+				if ft != faultNone {
+					return n, ft
+				}
+				i = n
 			}
-			i = n
 		case c < ' ':
 			return i, faultControl
 		default:
@@ -76,6 +71,35 @@ func skipString(b []byte, i int) (int, fault) {
 			i = n
 		}
 	}
+}
+
+// shortString is how many bytes of a string are read in words before vectors are worth their setup.
+const shortString = 32
+
+// skipPlain gives the place of the first byte from i on that is special, or the end.
+func skipPlain(b []byte, i int) int {
+	s := b[i:]
+	for len(s) >= 32 {
+		w0 := binary.LittleEndian.Uint64(s)
+		w1 := binary.LittleEndian.Uint64(s[8:])
+		w2 := binary.LittleEndian.Uint64(s[16:])
+		w3 := binary.LittleEndian.Uint64(s[24:])
+		m := marks(w0) | marks(w1) | marks(w2) | marks(w3)
+		if m&high != 0 {
+			break
+		}
+		s = s[32:]
+	}
+	for len(s) >= 8 {
+		if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
+			return len(b) - len(s) + bits.TrailingZeros64(m)>>3
+		}
+		s = s[8:]
+	}
+	for len(s) > 0 && s[0] >= ' ' && s[0] < 0x80 && s[0] != '"' && s[0] != '\\' {
+		s = s[1:]
+	}
+	return len(b) - len(s)
 }
 
 // skipEscape validates the escape whose backslash is at i and gives the place after it.
