@@ -61,7 +61,8 @@ func configFlag(c *cobra.Command, file *string) {
 }
 
 func serve(ctx context.Context, file string, level slog.Level, drain time.Duration, stdout, stderr io.Writer) error {
-	load := func() (*config.Config, error) { return config.Load(file, os.LookupEnv) }
+	from := source()
+	load := func() (*config.Config, error) { return from.Load(file) }
 	c, err := load()
 	if err != nil {
 		return usageError{err}

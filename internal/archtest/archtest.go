@@ -38,6 +38,8 @@ var layers = []layer{
 		"what one engine's flags and output mean is knowledge, not action"},
 	{"backends/sglang/flags", nil, nil,
 		"a table and a parser of text, which configuration may use without knowing drivers"},
+	{"backends/sglang/installed", []string{"backends/sglang/flags"}, nil,
+		"it runs a program, so it is apart from what only reads"},
 	{"backends/process", []string{"backends", "backends/sglang"}, nil,
 		"a driver starts and stops; when, is the activator's decision, which it must not be able to make"},
 	{"backends/static", []string{"backends"}, nil,

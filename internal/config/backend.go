@@ -45,10 +45,14 @@ func (r *reader) backend(m *Model, f, scaling fields) (command []word) {
 }
 
 func (r *reader) process(m *Model, v value) []word {
-	f := v.fields("command", "engine", "probe", "dir")
+	f := v.fields("command", "engine", "engine_version", "probe", "dir")
 	r.engine(m, f.get("engine"), f.get("probe"))
 	if dir := f.get("dir"); dir.given() {
 		m.Spec.Dir = beside(r.file, r.home(dir, dir.text("")))
+	}
+	m.engineVersion = f.get("engine_version")
+	if m.Spec.Engine != backends.EngineSGLang && m.engineVersion.given() {
+		m.engineVersion.fail("is for engine sglang, whose options are checked", "remove it")
 	}
 	command := f.get("command")
 	if !command.given() {

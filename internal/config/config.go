@@ -72,9 +72,27 @@ const (
 	mostBodyBytes  = 4 << 30
 )
 
-// Load reads and checks a file. env looks up environment variables, as os.LookupEnv does; nil means none.
-// The error is *Problems if the file could be read and is wrong.
+// Source says what a file is read with, besides its text. The zero value is usable.
+type Source struct {
+	// Env looks up environment variables, as os.LookupEnv does; nil means that there are none.
+	Env func(string) (string, bool)
+	// EngineRelease tells which release of SGLang a command would start in a folder with variables of its own. nil, and
+	// an error: it is not known, and the arguments are held against every known release.
+	EngineRelease func(command []string, dir string, env map[string]string) (string, error)
+}
+
+// Load is Source.Load with the environment only: for those who need the file's settings and start nothing.
 func Load(path string, env func(string) (string, bool)) (*Config, error) {
+	return Source{Env: env}.Load(path)
+}
+
+// Parse is Source.Parse with the environment only.
+func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, error) {
+	return Source{Env: env}.Parse(name, data)
+}
+
+// Load reads and checks a file. The error is *Problems if the file could be read and is wrong.
+func (s Source) Load(path string) (*Config, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
@@ -84,16 +102,17 @@ func Load(path string, env func(string) (string, bool)) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return Parse(path, data, env)
+	return s.Parse(path, data)
 }
 
 // Parse checks the bytes of a file called name; relative paths in it count from name's folder. The error is
-// always *Problems. It reads no other file. Safe for concurrent use.
-func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, error) {
+// always *Problems. It reads no other file. Safe for concurrent use, if EngineRelease is.
+func (s Source) Parse(name string, data []byte) (*Config, error) {
+	env := s.Env
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	r := &reader{file: name, env: env}
+	r := &reader{file: name, env: env, engineRelease: s.EngineRelease}
 	if absolute, err := filepath.Abs(name); err == nil {
 		r.file = absolute // else relative paths stay relative to the working folder
 	}

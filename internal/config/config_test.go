@@ -74,6 +74,7 @@ func TestDefaults(t *testing.T) {
 			Activator: activator.DefaultConfig(), Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),
 		}},
 	}
+	c.Models[0].options = nil // what Describe says about arguments
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -141,17 +142,17 @@ func TestAccepted(t *testing.T) {
 		{"tensor parallel that fits", withField(`resources: {gpu: "A100 80G:4"}`, `extra_args: --tensor-parallel-size=4`),
 			func(c *Config, m *Model) (any, any) { return m.Spec.ExtraArgs, []string{"--tensor-parallel-size=4"} }},
 		{"tensor parallel without a GPU count", withField(`extra_args: [--tp, 4]`),
-			func(c *Config, m *Model) (any, any) { return m.Spec.ExtraArgs, []string{"--tp", "4"} }},
-		{"arguments as a shell has them", withField(`extra_args: "--json '{\"a\": 1}' --x \"b c\" '#5' d#e"`),
+			func(c *Config, m *Model) (any, any) { return m.Spec.ExtraArgs, []string{"--tp-size", "4"} }},
+		{"arguments as a shell has them", withField(`extra_args: "--json-model-override-args '{\"a\": 1}' --chat-template \"b c\" --warmups '#5' --revision d#e"`),
 			func(c *Config, m *Model) (any, any) {
-				return m.Spec.ExtraArgs, []string{"--json", `{"a": 1}`, "--x", "b c", "#5", "d#e"}
+				return m.Spec.ExtraArgs, []string{"--json-model-override-args", `{"a": 1}`, "--chat-template", "b c", "--warmups", "#5", "--revision", "d#e"}
 			}},
-		{"numbers and booleans as they are written", withField(`extra_args: [1.50, 0x1F, true, 1e3, 007]`),
+		{"numbers and booleans as they are written", withField(`extra_args: [1.50, 0x1F, true, 1e3, 007]`, "backend: {process: {engine: openai, command: 'serve {port}'}}"),
 			func(c *Config, m *Model) (any, any) {
 				return m.Spec.ExtraArgs, []string{"1.50", "0x1F", "true", "1e3", "007"}
 			}},
-		{"one tokenizer worker", withField(`extra_args: --tokenizer-worker-num=1 --model-impl sglang --portable-x`),
-			func(c *Config, m *Model) (any, any) { return len(m.Spec.ExtraArgs), 4 }},
+		{"one tokenizer worker", withField(`extra_args: --tokenizer-worker-num=1 --model-impl sglang`),
+			func(c *Config, m *Model) (any, any) { return len(m.Spec.ExtraArgs), 3 }},
 		{"a variable inside text", withField(`env_vars: {A: "x${HF_TOKEN}y${EMPTY}"}`),
 			func(c *Config, m *Model) (any, any) { return m.Spec.Env["A"], "xhf_sesamey" }},
 		{"a secret's home path", withField(`secrets: [{name: x, env: X, file: ~/x}]`),

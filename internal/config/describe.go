@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
@@ -116,6 +115,9 @@ func (d *describer) model(m *Model) {
 	} else {
 		d.line(1, "backend      process, engine %s, probe %s", m.Spec.Engine, m.Spec.Probe)
 		d.line(1, "command      %s", quoted(maskArgs(d.commandLine(&m.Spec))))
+		if m.options != nil {
+			d.options(m)
+		}
 		if m.Spec.Dir != "" {
 			d.line(1, "folder       %s", m.Spec.Dir)
 		}
@@ -173,9 +175,6 @@ func (d *describer) resources(r Resources) {
 	}
 }
 
-// shortScaledown is less than SGLang's fastest known start: a model that leaves sooner mostly loads.
-const shortScaledown = time.Minute
-
 func (d *describer) advice() []string {
 	c := d.config
 	var out []string
@@ -209,19 +208,13 @@ func (d *describer) advice() []string {
 			continue
 		}
 		sglang++
-		if !hasFlag(m, "--mem-fraction-static") {
+		if m.options == nil {
+			continue // its program takes its options in some way of its own
+		}
+		if !m.options.given("--mem-fraction-static") {
 			unbounded = append(unbounded, m.Name)
 		}
-		if !hasFlag(m, "--context-length") {
-			add("%s: without --context-length the model's own maximum sets the KV cache; name what your prompts need", m.Name)
-		}
-		if m.Activator.Min == 0 && m.Activator.ScaledownAfter < shortScaledown {
-			add("%s: scaledown_after %s is less than an SGLang start takes; most requests would wait for one", m.Name, m.Activator.ScaledownAfter)
-		}
-		if n := m.Resources.GPU.Count; n > 1 && !hasFlag(m, "--tp") && !hasFlag(m, "--tp-size") &&
-			!hasFlag(m, "--tensor-parallel-size") && !hasFlag(m, "--pp-size") && !hasFlag(m, "--dp-size") {
-			add("%s: asks for %d GPUs and SGLang uses one; add --tp-size %d", m.Name, n, n)
-		}
+		d.engineAdvice(m, add)
 	}
 	if len(needKeys) > 0 && !d.exists(c.KeysFile) {
 		add("no keys file %s yet, so nobody can use %s; make a key with `pilotlight keys new`", c.KeysFile, strings.Join(needKeys, ", "))
@@ -230,17 +223,6 @@ func (d *describer) advice() []string {
 		add("%s: without --mem-fraction-static a server takes most of the GPU; set it where models share one", strings.Join(unbounded, ", "))
 	}
 	return out
-}
-
-func hasFlag(m *Model, flag string) bool {
-	for _, list := range [][]string{m.Spec.Command, m.Spec.ExtraArgs} {
-		for _, arg := range list {
-			if name, _, _ := strings.Cut(arg, "="); name == flag {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // maskArgs hides what follows --api-key and its like, and arguments that look like secrets.

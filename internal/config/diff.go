@@ -81,5 +81,6 @@ func Diff(old, fresh *Config) Changes {
 func sameSettings(a, b Model) bool {
 	a.Line, b.Line = 0, 0
 	a.masked, b.masked = nil, nil
+	a.options, b.options = nil, nil // their effect is in Spec
 	return reflect.DeepEqual(a, b)
 }

@@ -24,7 +24,9 @@ type Model struct {
 	Timeouts     gateway.Timeouts
 	Line         int // where the entry begins in the file
 
-	masked map[string]bool // names of Spec.Env whose text Describe hides
+	masked        map[string]bool // names of Spec.Env whose text Describe hides
+	options       *options        // nil: the engine is not SGLang, or is not started by us
+	engineVersion value           // the field, while the file is read
 }
 
 const (
@@ -92,6 +94,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	if m.Spec.Driver == backends.DriverProcess {
 		r.notEnforced(resources)
 	}
+	m.engineVersion = value{} // it would keep the whole document
 	read.model = m
 	return read
 }

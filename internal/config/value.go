@@ -14,11 +14,13 @@ import (
 // reader walks one document and collects what is wrong with it. It works on nodes, not on decoded structs,
 // because each message needs a line, and a wrong field must not hide the next one.
 type reader struct {
-	file     string
-	env      func(string) (string, bool)
-	problems []Problem
-	warnings []Problem
-	visited  int
+	file string
+	env  func(string) (string, bool)
+	// engineRelease is Source.EngineRelease; nil: nobody knows.
+	engineRelease func(command []string, dir string, env map[string]string) (string, error)
+	problems      []Problem
+	warnings      []Problem
+	visited       int
 }
 
 // maxVisited bounds how many values a file may have once its aliases are written out. A few hundred models

@@ -1,5 +1,11 @@
 package flags
 
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
 // Line is a command line as it was checked, and as SGLang gets it.
 type Line struct {
 	Table *Table
@@ -111,7 +117,7 @@ func (l *Line) judge(g Given, e Explained) {
 		l.Errors = append(l.Errors, Finding{At: e.At, Name: name, Message: "is not seen by SGLang when its value is joined to it",
 			Fix: "write two arguments, --config and the file"})
 	}
-	if g.Option.Instead != "" {
+	if g.Option.Instead != "" && e.From == "" { // a translation chose the name that every release has
 		l.Warnings = append(l.Warnings, Finding{At: e.At, Name: name, Message: "is deprecated in SGLang " + l.Table.version,
 			Fix: "write " + g.Option.Instead})
 	}
@@ -142,18 +148,52 @@ func (l *Line) Int(name string) int {
 	return int(n)
 }
 
-// CheckAny is Check for a release that is not known: the newest release that accepts the line tells how it is read,
-// and the newest of all what is wrong with it.
-func CheckAny(args []string, lenient bool) *Line {
-	var newest *Line
+// Accepting returns the newest release that accepts all of these lines, or the newest of all: for a release that is
+// not known, it is the one to check with, so that nothing is refused that some release takes.
+func Accepting(lenient bool, lines ...[]string) *Table {
 	for _, t := range All() {
-		line := t.Check(args, lenient)
-		if len(line.Errors) == 0 {
-			return line
+		accepted := true
+		for _, args := range lines {
+			accepted = accepted && len(t.Check(args, lenient).Errors) == 0
 		}
-		if newest == nil {
-			newest = line
+		if accepted {
+			return t
 		}
 	}
-	return newest
+	return Newest()
+}
+
+// Begins tells how many leading words of a command start SGLang itself, and whether any do: what follows them are
+// SGLang's options. Other programs (wrappers, containers, the simulator) have options of their own there.
+func Begins(command []string) (n int, ok bool) {
+	for i, word := range command {
+		name := word[strings.LastIndexByte(word, '/')+1:]
+		switch {
+		case word == "sglang.launch_server" && i > 0 && command[i-1] == "-m", name == "launch_server.py":
+			return i + 1, true
+		case name == "sglang" && i+1 < len(command) && command[i+1] == "serve":
+			return i + 2, true
+		}
+	}
+	return 0, false
+}
+
+// Owned tells what to do instead of an option that the gateway sets, by its full name or a beginning of at least two
+// letters; empty: it sets none of that name. It is for options of programs around SGLang, which may pass them on.
+func Owned(name string) string {
+	if fix, ok := owned[name]; ok {
+		return fix
+	}
+	if name == "--model" {
+		return owned["--model-path"]
+	}
+	if len(name) < len("--po") {
+		return ""
+	}
+	for _, option := range slices.Sorted(maps.Keys(owned)) {
+		if strings.HasPrefix(option, name) {
+			return owned[option]
+		}
+	}
+	return ""
 }

@@ -48,8 +48,7 @@ func TestCheck(t *testing.T) {
 		{"0.5.15", "--enforce-eager --swap-space 4 --seed 7",
 			"--disable-cuda-graph --random-seed 7\nwarning --enforce-eager is vLLM's name; SGLang gets --disable-cuda-graph; write --disable-cuda-graph" +
 				"\nwarning --swap-space is vLLM's and is left out: SGLang swaps no requests out; --enable-hierarchical-cache keeps prefixes in main memory; remove it" +
-				"\nwarning --seed is vLLM's name; SGLang gets --random-seed 7; write --random-seed 7" +
-				"\nwarning --enforce-eager is deprecated in SGLang 0.5.15; write --cuda-graph-backend-{decode,prefill}=disabled"},
+				"\nwarning --seed is vLLM's name; SGLang gets --random-seed 7; write --random-seed 7"},
 		{"0.5.15", "--kv-cache-dtype fp8", "--kv-cache-dtype fp8_e4m3\nwarning --kv-cache-dtype has vLLM's value; SGLang gets --kv-cache-dtype fp8_e4m3; write --kv-cache-dtype fp8_e4m3"},
 		{"0.5.15", "--kv-cache-dtype fp8_e5m2", "--kv-cache-dtype fp8_e5m2"},
 		{"0.5.15", "--kv-cache-dtype fp9_e5m2", "--kv-cache-dtype fp9_e5m2\nerror --kv-cache-dtype is not one of its values; did you mean fp8_e5m2?"},
@@ -123,15 +122,36 @@ func TestCheckLenient(t *testing.T) {
 	}
 }
 
-func TestCheckAny(t *testing.T) {
-	if line := CheckAny([]string{"--hybrid-kvcache-ratio", "0.5"}, false); line.Table.Version() != "0.5.7" && line.Table.Version() != "0.5.2" {
-		t.Errorf("an old option was read as by %s: %+v", line.Table.Version(), line.Errors)
+func TestAccepting(t *testing.T) {
+	if got := Accepting(false, []string{"--hybrid-kvcache-ratio", "0.5"}).Version(); got != "0.5.7" {
+		t.Errorf("an option that is gone is read as by %s", got)
 	}
-	if line := CheckAny([]string{"--tp", "2"}, false); line.Table != Newest() {
-		t.Errorf("got %s", line.Table.Version())
+	if got := Accepting(false, []string{"--tp", "2"}, nil); got != Newest() {
+		t.Errorf("got %s", got.Version())
 	}
-	if line := CheckAny([]string{"--xyzzy"}, false); line.Table != Newest() || len(line.Errors) != 1 {
-		t.Errorf("got %+v", line)
+	if got := Accepting(false, []string{"--xyzzy"}); got != Newest() {
+		t.Errorf("got %s", got.Version())
+	}
+}
+
+func TestBegins(t *testing.T) {
+	for command, want := range map[string]int{
+		"python3 -m sglang.launch_server": 3, "/opt/venv/bin/python -m sglang.launch_server --tp 2": 3, "sglang serve": 2,
+		"numactl -N 0 /v/bin/sglang serve --x": 5, "python launch_server.py": 2, "sglang-sim --latency 1s": 0, "sglang": 0, "": 0,
+		"sglang.launch_server": 0,
+	} {
+		n, ok := Begins(strings.Fields(command))
+		if n != want || ok != (want > 0) {
+			t.Errorf("%s: got %d, %t", command, n, ok)
+		}
+	}
+}
+
+func TestOwned(t *testing.T) {
+	for name, want := range map[string]bool{"--host": true, "--model": true, "--served": true, "--po": true, "--mod": true, "--p": false, "--hosts": false, "--x": false} {
+		if got := Owned(name) != ""; got != want {
+			t.Errorf("%s: got %t", name, got)
+		}
 	}
 }
 

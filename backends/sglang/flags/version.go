@@ -1,10 +1,19 @@
 package flags
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+)
+
+// Why the release that a command starts may not be known.
+var (
+	// ErrNoPython is a command whose interpreter is not known: a wrapper, a container, a program that is not Python.
+	ErrNoPython = errors.New("the command's Python is not known")
+	// ErrNoSGLang is an interpreter that works and has no package sglang.
+	ErrNoSGLang = errors.New("its Python has no package sglang")
 )
 
 // version is the leading numbers of a release such as 0.5.12.post1, 0.5.15rc0 or 0.5.17+cu129 (PEP 440).
