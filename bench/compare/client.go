@@ -22,6 +22,7 @@ type seen struct {
 	Frames   int64         `json:"frames"`
 	Beats    int64         `json:"beats"` // comments of a stream
 	LateBeat int64         `json:"late_beats"`
+	OffBeat  time.Duration `json:"off_beat_ns"` // the most that one was early or late
 	Errors   int64         `json:"errors"`
 	First    string        `json:"first_error,omitempty"`
 	Elapsed  time.Duration `json:"elapsed_ns"`
@@ -115,6 +116,7 @@ func (j job) do() (total seen) {
 			total.Frames += s.Frames
 			total.Beats += s.Beats
 			total.LateBeat += s.LateBeat
+			total.OffBeat = max(total.OffBeat, s.OffBeat)
 			if own != nil {
 				latencies.Merge(own)
 			}
@@ -246,8 +248,12 @@ func (j job) stream(br *bufio.Reader, s *seen) error {
 		switch {
 		case line[0] == ':':
 			s.Beats++
-			if d := time.Since(heard) - j.Beat; j.Beat > 0 && s.Beats > 1 && (d > time.Second || d < -time.Second) {
-				s.LateBeat++
+			if j.Beat > 0 && s.Beats > 1 {
+				off := (time.Since(heard) - j.Beat).Abs()
+				s.OffBeat = max(s.OffBeat, off)
+				if off > time.Second {
+					s.LateBeat++
+				}
 			}
 			heard = time.Now()
 		case bytes.HasPrefix(line, []byte("data: {")):

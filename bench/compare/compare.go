@@ -206,39 +206,55 @@ func (l *lab) again(ctx context.Context, s *subject, engines []string) (*subject
 // alone measures the gateway beside itself.
 func (l *lab) alone(ctx context.Context, o options, engines []string, r *results) error {
 	has := func(row string) bool { return slices.Contains(strings.Split(o.rows, ","), row) }
-	// together starts variants and measures them in turn.
-	together := func(name string, variants ...variant) (map[string][]sample, []string, error) {
-		l.say("%s", name)
+	// together starts subjects and measures them in turn.
+	type starter func() (*subject, error)
+	ours := func(v variant) starter { return func() (*subject, error) { return l.gateway(ctx, v, engines) } }
+	together := func(title string, starters ...starter) ([][]sample, error) {
+		l.say("%s", title)
 		var subjects []*subject
-		var names []string
-		for _, v := range variants {
-			s, err := l.gateway(ctx, v, engines)
+		for _, start := range starters {
+			s, err := start()
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			defer s.process.stop()
-			subjects, names = append(subjects, s), append(names, s.name)
+			subjects = append(subjects, s)
 		}
 		if _, err := l.interleave(ctx, subjects, 1, plain(64, time.Second)); err != nil { // warm
-			return nil, nil, err
+			return nil, err
 		}
 		got, err := l.interleave(ctx, subjects, 2*o.rounds, plain(64, o.plainFor))
-		return got, names, err
+		var all [][]sample
+		for _, s := range subjects {
+			all = append(all, got[s.name])
+		}
+		return all, err
 	}
 	if has("growth") {
 		for _, g := range []struct {
-			name      string
-			few, many variant
+			name            string
+			few, many       variant
+			upstreams, pool int // of a bare proxy for comparison; 0: none
 		}{
-			{"1 → 1,000 models", variant{name: "one model", models: 1}, variant{name: "many models", models: 1000}},
-			{"1 → 100 replicas", variant{name: "one replica"}, variant{name: "many replicas", replicas: enginePorts}},
-			{"10 → 100,000 keys", variant{name: "few keys", keys: 10}, variant{name: "many keys", keys: 100_000}},
+			{"1 → 1,000 models, one of them asked", variant{name: "one", models: 1}, variant{name: "many", models: 1000, asked: 1}, 0, 0},
+			{"1 → 1,000 models, asked in turn", variant{name: "one", models: 1}, variant{name: "many", models: 1000}, 1, 1000},
+			{"1 → 100 replicas", variant{name: "one"}, variant{name: "many", replicas: enginePorts}, enginePorts, enginePorts},
+			{"10 → 100,000 keys, used in turn", variant{name: "few", keys: 10}, variant{name: "many", keys: 100_000}, 0, 0},
 		} {
-			got, names, err := together("growth: "+g.name, g.few, g.many)
+			starters := []starter{ours(g.few), ours(g.many)}
+			if g.pool > 0 {
+				starters = append(starters, func() (*subject, error) { return l.bare(ctx, "fasthttp (one)", 1, 1) },
+					func() (*subject, error) { return l.bare(ctx, "fasthttp (many)", g.upstreams, g.pool) })
+			}
+			got, err := together("growth: "+g.name, starters...)
 			if err != nil {
 				return err
 			}
-			r.Growth = append(r.Growth, growth{g.name, got[names[0]], got[names[1]]})
+			grown := growth{Name: g.name, Few: got[0], Many: got[1]}
+			if g.pool > 0 {
+				grown.BareFew, grown.BareMany = got[2], got[3]
+			}
+			r.Growth = append(r.Growth, grown)
 		}
 	}
 	if has("held") {
@@ -250,13 +266,13 @@ func (l *lab) alone(ctx context.Context, o options, engines []string, r *results
 		r.Held, r.HeldRequests = &h, o.open
 	}
 	if has("features") {
-		got, names, err := together("features", variant{name: "none", open: true, noLog: true}, variant{name: "key", noLog: true}, variant{name: "log", open: true},
-			variant{name: "traces", open: true, noLog: true, traces: true}, variant{name: "all", traces: true})
+		got, err := together("features", ours(variant{name: "none", open: true, noLog: true}), ours(variant{name: "key", noLog: true}), ours(variant{name: "log", open: true}),
+			ours(variant{name: "traces", open: true, noLog: true, traces: true}), ours(variant{name: "all", traces: true}))
 		if err != nil {
 			return err
 		}
 		for i, title := range []string{"none of these", "API key", "access log", "traces of one request in a hundred", "all three"} {
-			r.Switched = append(r.Switched, switched{title, got[names[i]]})
+			r.Switched = append(r.Switched, switched{title, got[i]})
 		}
 		l.say("benchmarks of features")
 		if r.Features, err = benchmarks(ctx, "Feature|NotSampled/one_percent", "./gateway"); err != nil {

@@ -100,7 +100,7 @@ func TestTargets(t *testing.T) {
 			Plain: map[string][]sample{us: plain(23_000, 1000), bare: plain(20_000, 1000)}, Frames: map[string][]sample{us: plain(10_000, 1000), bare: plain(10_000, 1000)},
 			OpenStreams: 2, Open: map[string][]sample{us: {{seen: seen{Requests: 2}, Grown: 2 * 32 << 10}}}, HeldRequests: 2,
 			Held:     &held{sample: sample{seen: seen{Requests: 2, Beats: 2 * heldBeats}, Resident: 1 << 20}, Share: 0.01},
-			Growth:   []growth{{"more", plain(20_000, 1000), plain(20_500, 1000)}},
+			Growth:   []growth{{Name: "more", Few: plain(20_000, 1000), Many: plain(20_500, 1000)}},
 			Features: map[string]float64{"Feature/log": 900}, Scan: map[string]float64{"Scan/base64/22528KiB": 1.4e6, "EncodingJSON/base64/22528KiB": 1e8},
 		}
 	}

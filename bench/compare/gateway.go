@@ -17,7 +17,8 @@ import (
 // variant is how the gateway is configured. The zero value is the one that is compared: keys, one model, access log, metrics.
 type variant struct {
 	name     string
-	models   int  // 0 means 1; all are asked, in turn
+	models   int  // 0 means 1
+	asked    int  // how many of them, in turn; 0 means all
 	replicas int  // 0 means 1
 	keys     int  // 0 means 1; all are used, in turn
 	open     bool // no key is asked for
@@ -89,7 +90,9 @@ func (l *lab) gateway(ctx context.Context, v variant, engines []string) (*subjec
 		if v.models > 0 {
 			id = fmt.Sprintf("bench/%04d", i)
 		}
-		s.models = append(s.models, id)
+		if v.asked == 0 || i < v.asked {
+			s.models = append(s.models, id)
+		}
 		fmt.Fprintf(&c, "  - name: m%d\n    model_id: %s\n    requires_auth: %v\n    scaling: {metric: {concurrency: 100000}}\n    backend: {static: {urls: [%s], engine: sglang}}\n",
 			i, id, !v.open, strings.Join(urls, ", "))
 	}

@@ -78,15 +78,21 @@ func (r *results) markdown() string {
 	}
 	if h := r.Held; h != nil {
 		p("\n## Waiting: %d requests of 4 KiB held for a model that takes %s to start\n", r.HeldRequests, heldFor)
-		p("Resident %.0f MiB at most, %.1f %% of one core while all wait; %d answered, %d lost; %d heartbeats, each %s after the one before, %d of them more than a second early or late.",
-			float64(h.Resident)/(1<<20), 100*h.Share, h.Requests, h.Errors, h.Beats, heldBeat, h.LateBeat)
+		p("Resident %.0f MiB at most, %.1f %% of one core while all wait; %d answered, %d lost; %d heartbeats, each %s after the one before, %d of them more than a second early or late, and %s the most.",
+			float64(h.Resident)/(1<<20), 100*h.Share, h.Requests, h.Errors, h.Beats, heldBeat, h.LateBeat, h.OffBeat.Round(time.Millisecond))
 	}
 	if len(r.Growth) > 0 {
 		p("\n## Growth: CPU per request with little and with much configured\n")
-		p("Requests take the models and the keys in turn.\n\n| from → to | µs | µs | ratio | ± | errors |\n|---|---|---|---|---|---|")
+		p("| from → to | µs | µs | ratio | ± | errors |\n|---|---|---|---|---|---|")
+		line := func(name string, few, many []sample) {
+			of := against(many, few, perRequest, ratio)
+			p("| %s | %.1f | %.1f | %.3f | %.1f %% | %d |", name, median(few, perRequest), median(many, perRequest), middle(of), 100*deviation(of), failures(few)+failures(many))
+		}
 		for _, g := range r.Growth {
-			of := against(g.Many, g.Few, perRequest, ratio)
-			p("| %s | %.1f | %.1f | %.3f | %.1f %% | %d |", g.Name, median(g.Few, perRequest), median(g.Many, perRequest), middle(of), 100*deviation(of), failures(g.Few)+failures(g.Many))
+			line(g.Name, g.Few, g.Many)
+			if len(g.BareMany) > 0 {
+				line("the same connections, bare fasthttp", g.BareFew, g.BareMany)
+			}
 		}
 	}
 	if len(r.Switched) > 0 {

@@ -34,11 +34,14 @@ type results struct {
 	Scan         map[string]float64  `json:"scan_ns,omitempty"`
 }
 
-// growth is the same work with little and with much configured.
+// growth is the same work with little and with much configured. Where much means more connections to engines, each used less often, the
+// same is done to a bare proxy: what that grows by is the floor.
 type growth struct {
-	Name string   `json:"name"`
-	Few  []sample `json:"few"`
-	Many []sample `json:"many"`
+	Name     string   `json:"name"`
+	Few      []sample `json:"few"`
+	Many     []sample `json:"many"`
+	BareFew  []sample `json:"bare_few,omitempty"`
+	BareMany []sample `json:"bare_many,omitempty"`
 }
 
 // switched is the same work with a feature on; the first of them has none.

@@ -99,9 +99,9 @@ type held struct {
 }
 
 const (
-	heldFor  = 40 * time.Second // how long the model takes to start
-	heldBeat = 5 * time.Second
-	// Each request hears at least so many heartbeats: the first after a second of grace, and a few may be spent on arriving.
+	heldFor  = time.Minute      // how long the model takes to start
+	heldBeat = 10 * time.Second // the gateway's default, as is the grace before the first
+	// Each request hears at least so many heartbeats: what is missing went by while all arrived, and while all were answered.
 	heldBeats = int64(heldFor/heldBeat) - 2
 )
 
@@ -115,7 +115,6 @@ models:
     model_id: bench
     model_path: simulated
     queue: {max_requests: 20000}
-    cold: {grace: 1s, heartbeat: %s}
     scaling: {metric: {concurrency: 20000}}
     backend: {process: {command: [%q, sglang-sim, --sim-start, %s, --sim-ttft, 1ms, --sim-itl, 1ms, --max-running-requests, "20000"]}}
 `
@@ -135,7 +134,7 @@ func (l *lab) holdRequests(ctx context.Context, n int) (held, error) {
 	if err := os.WriteFile(filepath.Join(dir, "keys.yaml"), []byte("keys:\n"+entry), 0o600); err != nil {
 		return held{}, err
 	}
-	text := fmt.Sprintf(heldConfig, s.addr, local(port+1), filepath.Join(dir, "state"), heldBeat, l.binary, heldFor)
+	text := fmt.Sprintf(heldConfig, s.addr, local(port+1), filepath.Join(dir, "state"), l.binary, heldFor)
 	if err := os.WriteFile(filepath.Join(dir, "pilotlight.yaml"), []byte(text), 0o600); err != nil {
 		return held{}, err
 	}

@@ -219,6 +219,20 @@ func (l *lab) begin(ctx context.Context, name string) (*subject, error) {
 	return s, l.ready(ctx, s, max(p.wait, 10*time.Second))
 }
 
+// bare starts a bare fasthttp proxy with more than one pool of connections, for comparison with a gateway that has more than one.
+func (l *lab) bare(ctx context.Context, name string, upstreams, pools int) (*subject, error) {
+	port, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{name: name, addr: local(port), keys: []string{"none"}, models: []string{served}}
+	if s.process, err = start(l.dir, name, nil, l.self, "role", "fasthttp", "--listen", s.addr, "--upstream", l.engine,
+		"--upstreams", fmt.Sprint(upstreams), "--pools", fmt.Sprint(pools)); err != nil {
+		return nil, err
+	}
+	return s, l.ready(ctx, s, 10*time.Second)
+}
+
 // ready waits until the subject answers as it should.
 func (l *lab) ready(ctx context.Context, s *subject, limit time.Duration) error {
 	if err := s.process.await(ctx, s.addr, limit); err != nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // target is one promise, and what became of it in a run.
@@ -62,12 +63,16 @@ func (r *results) targets() []target {
 		of, what := []sample{h.sample}, fmt.Sprintf("%d requests held for a cold model: ", r.HeldRequests)
 		add(of, false, what+"memory", "≤ 512 MiB", fmt.Sprintf("%.0f MiB", float64(h.Resident)/(1<<20)), h.Resident <= 512<<20)
 		add(of, false, what+"CPU", "≤ 5 % of a core", fmt.Sprintf("%.1f %%", 100*h.Share), h.Share <= 0.05)
-		add(of, false, what+"heartbeats", "each within 1 s", fmt.Sprintf("%d of %d were not", h.LateBeat, h.Beats), h.LateBeat == 0 && h.Beats >= heldBeats*int64(r.HeldRequests))
+		add(of, false, what+"heartbeats", "each within 1 s", fmt.Sprintf("%d of %d were not; %s off at most", h.LateBeat, h.Beats, h.OffBeat.Round(time.Millisecond)), h.LateBeat == 0 && h.Beats >= heldBeats*int64(r.HeldRequests))
 		add(of, false, what+"lost", "0", fmt.Sprint(int64(r.HeldRequests)-h.Requests), h.Requests == int64(r.HeldRequests))
 	}
 	for _, g := range r.Growth {
 		seen := middle(against(g.Many, g.Few, perRequest, ratio))
-		add(slices.Concat(g.Few, g.Many), false, "CPU per request, "+g.Name, "± 5 %", fmt.Sprintf("%+.1f %%", 100*(seen-1)), seen >= 0.95 && seen <= 1.05)
+		text := fmt.Sprintf("%+.1f %%", 100*(seen-1))
+		if bare := against(g.BareMany, g.BareFew, perRequest, ratio); bare != nil {
+			text += fmt.Sprintf("; bare fasthttp with as many connections %+.1f %%", 100*(middle(bare)-1))
+		}
+		add(slices.Concat(g.Few, g.Many), false, "CPU per request, "+g.Name, "± 5 %", text, seen >= 0.95 && seen <= 1.05)
 	}
 	if len(r.Features) > 0 {
 		dearest := slices.MaxFunc(slices.Collect(maps.Keys(r.Features)), func(a, b string) int { return int(r.Features[a] - r.Features[b]) })
