@@ -2,15 +2,17 @@
 // were answered, and latencies count from the planned time. So a server that stalls is seen to stall for everybody who would have
 // asked meanwhile (no coordinated omission), and a generator that falls behind charges itself.
 //
-// Plan makes the arrivals, Run sends them, Result holds what was seen and prints itself as text, JSON or a page with plots.
+// Arrivals and Trace make the plan, Run sends it, Result holds what was seen and prints itself as text, JSON or a page with plots.
+// A Run has goroutines of its own and waits for them; different runs share nothing.
 package load
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,7 +23,7 @@ type Caller struct {
 	Key    string // empty: no Authorization header is sent
 }
 
-// Share is a model, or anything else that is drawn, with its weight among the others.
+// Share is a model with its weight among the others.
 type Share struct {
 	Name   string
 	Weight float64
@@ -46,78 +48,105 @@ type Options struct {
 	SharedPrefix int
 	// Seed of models, streams and texts. The same plan and seed send the same requests.
 	Seed uint64
-	// Progress is told of the run about once a second; nil: nobody is.
+	// Progress is told of the run now and then, never by two goroutines at once; nil: nobody is.
 	Progress func(sent, done, failed int)
-	// Client sends the requests; nil means one with enough connections.
-	Client *http.Client
+	// Transport carries the requests; nil means one of HTTP/1.1 (as the official SDKs speak it) with enough connections.
+	Transport http.RoundTripper
 }
 
 const (
 	defaultTimeout     = 10 * time.Minute
 	defaultMaxInFlight = 10_000
-	progressEvery      = time.Second
+	progressEvery      = 5 * time.Second
 )
+
+// withDefaults is o with its zero values replaced, or what is wrong with it.
+func (o Options) withDefaults() (Options, error) {
+	u, err := url.Parse(o.URL)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return o, errors.New("the URL must be a base URL such as http://127.0.0.1:8000/v1") // it may hold a password: not repeated
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return o, errors.New("the URL must have no user, query or fragment")
+	case len(o.Models) == 0:
+		return o, errors.New("no model to ask for")
+	case len(o.Plan) == 0:
+		return o, errors.New("no arrivals are planned")
+	case !(o.Stream >= 0 && o.Stream <= 1):
+		return o, fmt.Errorf("share of streams %v: it must lie between 0 and 1", o.Stream)
+	case o.Timeout < 0 || o.MaxInFlight < 0 || o.Warmup < 0 || o.SharedPrefix < 0 || o.SharedPrefix > maxTokens:
+		return o, errors.New("time-out, requests in flight, warm-up and shared prefix must be 0 or more, and prompts no longer than 16 million tokens")
+	case o.Warmup > o.Plan[len(o.Plan)-1].At:
+		return o, fmt.Errorf("the plan's last request comes at %v, within the warm-up of %v", o.Plan[len(o.Plan)-1].At, o.Warmup)
+	}
+	for _, m := range o.Models {
+		if !(m.Weight > 0 && m.Weight <= 1e6) {
+			return o, fmt.Errorf("model %q: its weight must be a number above 0", m.Name)
+		}
+	}
+	o.URL = strings.TrimRight(o.URL, "/")
+	if len(o.Callers) == 0 {
+		o.Callers = []Caller{{Tenant: "-"}}
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = defaultMaxInFlight
+	}
+	return o, nil
+}
 
 // Run sends the plan. Its error is only about options: what goes wrong with requests is in the Result. When ctx ends, nothing more is sent and
 // the requests in flight are cancelled; the Result says so.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	switch {
-	case len(o.Models) == 0:
-		return nil, errors.New("no model to ask for")
-	case len(o.Plan) == 0:
-		return nil, errors.New("no arrivals are planned")
-	case o.Stream < 0 || o.Stream > 1:
-		return nil, fmt.Errorf("share of streams %v: it must lie between 0 and 1", o.Stream)
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
 	}
-	if len(o.Callers) == 0 {
-		o.Callers = []Caller{{Tenant: "-"}}
-	}
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.MaxInFlight <= 0 {
-		o.MaxInFlight = defaultMaxInFlight
-	}
-	if o.Client == nil {
-		t := &http.Transport{MaxIdleConns: 0, MaxIdleConnsPerHost: o.MaxInFlight, IdleConnTimeout: time.Minute, DisableCompression: true}
+	if o.Transport == nil {
+		t := &http.Transport{MaxIdleConnsPerHost: o.MaxInFlight, IdleConnTimeout: time.Minute, DisableCompression: true, Protocols: new(http.Protocols)}
+		t.Protocols.SetHTTP1(true)
 		defer t.CloseIdleConnections()
-		o.Client = &http.Client{Transport: t}
+		o.Transport = t
 	}
 	r := newRun(o)
 	stop := r.watchStates(ctx)
 	r.send(ctx)
 	stop()
-	return r.result(ctx.Err() != nil), nil
+	return r.record.result(r, ctx.Err() != nil), nil
 }
 
 type run struct {
 	o      Options
+	client *http.Client
 	draw   *drawer
 	states *states
-
-	mu       sync.Mutex // guards the fields below
-	calls    []Call
-	dropped  int
-	inFlight int
-	done     int
-	failed   int
-	start    time.Time
-	end      time.Time
+	record *record
+	start  time.Time // set before the first request
+	end    time.Time // set after the last
 }
 
 func newRun(o Options) *run {
-	return &run{o: o, draw: newDrawer(o), states: newStates()}
+	// A redirect is an answer: SDKs turn some of them into a GET, and following others would measure two servers.
+	client := &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &run{o: o, client: client, draw: newDrawer(o), states: newStates(), record: newRecord(o.Warmup)}
 }
 
-// send keeps to the plan.
+// send keeps to the plan, and returns when the last request has ended.
 func (r *run) send(ctx context.Context) {
 	var wg sync.WaitGroup
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
 	r.start = time.Now()
-	told := r.start
+	ended := make(chan struct{})
+	var teller sync.WaitGroup
+	if r.o.Progress != nil {
+		teller.Go(func() { r.tell(ended) })
+	}
 	for i, a := range r.o.Plan {
+		q := r.draw.question(i, a) // before its time has come: making a long prompt takes a while
 		planned := r.start.Add(a.At)
 		if wait := time.Until(planned); wait > 0 {
 			timer.Reset(wait)
@@ -129,39 +158,32 @@ func (r *run) send(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
-		q := r.draw.question(i, a)
-		r.mu.Lock()
-		full := r.inFlight >= r.o.MaxInFlight
-		if full {
-			r.dropped++
-		} else {
-			r.inFlight++
-		}
-		done, failed := r.done, r.failed
-		r.mu.Unlock()
-		if now := time.Now(); r.o.Progress != nil && now.Sub(told) >= progressEvery {
-			told = now
-			r.o.Progress(i, done, failed)
-		}
-		if full {
+		if !r.record.admit(r.o.MaxInFlight) {
+			r.record.drop(Call{At: a.At, Tenant: q.caller.Tenant, Model: q.model, Stream: q.stream, MaxTokens: a.MaxTokens, Error: errDropped})
 			continue
 		}
 		wg.Go(func() {
 			c := r.ask(ctx, q, planned)
 			c.At = a.At
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.inFlight--
-			r.done++
-			if c.Error != "" {
-				r.failed++
-			}
-			r.calls = append(r.calls, c)
+			r.record.done(c)
 		})
 	}
 	wg.Wait()
 	r.end = time.Now()
+	close(ended)
+	teller.Wait()
 }
 
-// seconds is d for people and JSON.
-func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e6) / 1e6 }
+// tell reports how far the run is.
+func (r *run) tell(ended <-chan struct{}) {
+	t := time.NewTicker(progressEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			r.o.Progress(r.record.progress())
+		case <-ended:
+			return
+		}
+	}
+}

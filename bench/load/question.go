@@ -8,13 +8,14 @@ import (
 
 // question is one request to be sent.
 type question struct {
-	caller Caller
-	model  string
-	stream bool
-	body   []byte
+	caller    Caller
+	model     string
+	stream    bool
+	maxTokens int
+	body      []byte
 }
 
-// drawer makes the requests of a plan.
+// drawer makes the requests of a plan, one after the other: their order decides what is drawn.
 type drawer struct {
 	o      Options
 	rng    *rand.Rand
@@ -64,8 +65,9 @@ type streamOptions struct {
 	IncludeUsage bool `json:"include_usage"`
 }
 
+// question is the plan's i-th request.
 func (d *drawer) question(i int, a Arrival) question {
-	q := question{caller: d.o.Callers[i%len(d.o.Callers)], model: d.o.Models[len(d.o.Models)-1].Name}
+	q := question{caller: d.o.Callers[i%len(d.o.Callers)], maxTokens: a.MaxTokens, model: d.o.Models[len(d.o.Models)-1].Name}
 	for at, k := d.rng.Float64()*d.total, 0; k < len(d.o.Models); k++ {
 		if at -= d.o.Models[k].Weight; at < 0 {
 			q.model = d.o.Models[k].Name

@@ -2,188 +2,123 @@ package load
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Result is what a run saw. All durations are in seconds; it is what the JSON output holds.
+// Result is what a run saw, and the schema of the JSON output. Durations are in seconds. Requests of the warm-up are left out everywhere.
 type Result struct {
-	URL         string    `json:"url"`
-	Begun       time.Time `json:"begun"`
-	Seconds     float64   `json:"seconds"`
-	Planned     int       `json:"planned"`
-	Sent        int       `json:"sent"` // Warmup's not counted, as in all figures below
-	OK          int       `json:"ok"`
-	Dropped     int       `json:"dropped"`     // not sent, because too many were in flight
-	Interrupted bool      `json:"interrupted"` // ended before the plan
-	// Errors by class; Examples has one of each.
+	URL   string    `json:"url"`
+	Begun time.Time `json:"begun"`
+	// Seconds from the end of the warm-up to the end of the last answer.
+	Seconds     float64 `json:"seconds"`
+	Interrupted bool    `json:"interrupted"` // ended before the plan
+	Planned     int     `json:"planned"`
+	Counts
+	// Errors of failed requests by class; Examples has the detail of one of each.
 	Errors   map[string]int    `json:"errors"`
 	Examples map[string]string `json:"examples,omitempty"`
 
 	RequestsPerSecond float64 `json:"requests_per_second"` // answered whole
-	TokensPerSecond   float64 `json:"tokens_per_second"`   // of answers
+	TokensPerSecond   float64 `json:"tokens_per_second"`   // of those answers
 
-	Late       Quantiles `json:"late"`        // of the generator itself
-	TTFT       Quantiles `json:"ttft"`        // streams that were not cold
-	InterToken Quantiles `json:"inter_token"` // between events of streams
-	EndToEnd   Quantiles `json:"end_to_end"`  // requests that were not cold
-	ColdTTFT   Quantiles `json:"cold_ttft"`   // streams whose model was not ready
-	ColdEnd    Quantiles `json:"cold_end_to_end"`
+	// Late is by how much the generator itself missed the planned times. It is part of the latencies below.
+	Late Quantiles `json:"late"`
+	Latencies
 
 	Models  []Part `json:"models"`
 	Tenants []Part `json:"tenants"`
-	// Fairness is Jain's index over the tenants' answer tokens per request sent: 1 when all got the same, 1/n when one got all.
-	Fairness float64 `json:"fairness"`
+	// Fairness among the tenants; nil: there is only one.
+	Fairness *Fairness `json:"fairness,omitempty"`
+	// Series shows the run over time.
+	Series []Bucket `json:"series"`
 
-	Calls []Call `json:"-"`
+	calls  []Call // by planned time
+	curves []curve
 }
 
-// Part is one model's or tenant's share.
-type Part struct {
-	Name     string    `json:"name"`
-	Sent     int       `json:"sent"`
-	OK       int       `json:"ok"`
-	Tokens   int       `json:"tokens"`
-	TTFT     Quantiles `json:"ttft"`
-	EndToEnd Quantiles `json:"end_to_end"`
+// Counts of requests. Sent = OK + Failed + Cancelled.
+type Counts struct {
+	Sent   int `json:"sent"`
+	OK     int `json:"ok"`
+	Failed int `json:"failed"`
+	// Cancelled were in flight when the run was interrupted.
+	Cancelled int `json:"cancelled"`
+	// Dropped were planned and not sent, because too many were in flight.
+	Dropped int `json:"dropped"`
+	Cold    int `json:"cold"` // of OK
+	Tokens  int `json:"tokens"`
 }
 
-// Quantiles of a duration in seconds. Count 0 means that nothing was measured.
-type Quantiles struct {
-	Count int     `json:"count"`
-	Mean  float64 `json:"mean"`
-	P50   float64 `json:"p50"`
-	P90   float64 `json:"p90"`
-	P95   float64 `json:"p95"`
-	P99   float64 `json:"p99"`
-	P999  float64 `json:"p99_9"`
-	Max   float64 `json:"max"`
+// Latencies of whole answers, from the planned times on.
+type Latencies struct {
+	TTFT       Quantiles `json:"ttft"`        // first token of streams that were not cold
+	InterToken Quantiles `json:"inter_token"` // between the events of a stream, cold ones too
+	EndToEnd   Quantiles `json:"end_to_end"`  // not cold
+	ColdTTFT   Quantiles `json:"cold_ttft"`   // first token of streams whose model was not ready
+	ColdEnd    Quantiles `json:"cold_end_to_end"`
 }
 
-// histogram holds microseconds up to a day, exact to three digits.
-type histogram struct{ h *hdrhistogram.Histogram }
-
-func newHistogram() histogram {
-	return histogram{hdrhistogram.New(1, (24 * time.Hour).Microseconds(), 3)}
-}
-
-func (h histogram) add(d time.Duration) {
-	us := min(max(d.Microseconds(), 1), (24 * time.Hour).Microseconds())
-	if err := h.h.RecordValue(us); err != nil {
-		panic("BUG: the value was clamped: " + err.Error())
-	}
-}
-
-func (h histogram) quantiles() Quantiles {
-	n := h.h.TotalCount()
-	if n == 0 {
-		return Quantiles{}
-	}
-	at := func(q float64) float64 { return float64(h.h.ValueAtQuantile(q)) / 1e6 }
-	return Quantiles{int(n), h.h.Mean() / 1e6, at(50), at(90), at(95), at(99), at(99.9), float64(h.h.Max()) / 1e6}
-}
-
-func (r *run) result(interrupted bool) *Result {
-	slices.SortFunc(r.calls, func(a, b Call) int { return cmp.Compare(a.At, b.At) })
-	res := &Result{URL: r.o.URL, Begun: r.start, Seconds: seconds(r.end.Sub(r.start)), Planned: len(r.o.Plan), Dropped: r.dropped, Interrupted: interrupted,
-		Errors: map[string]int{}, Examples: map[string]string{}}
-	all := map[string]*histogram{}
-	for _, name := range []string{"late", "ttft", "gap", "end", "coldttft", "coldend"} {
-		h := newHistogram()
-		all[name] = &h
-	}
-	models, tenants := map[string]*tally{}, map[string]*tally{}
-	tokens := 0
-	for _, c := range r.calls {
-		if c.At < r.o.Warmup {
-			continue
+func (n *Counts) add(c *Call) {
+	switch c.Error {
+	case errDropped:
+		n.Dropped++
+		return
+	case "":
+		n.OK++
+		n.Tokens += c.AnswerTokens
+		if c.Cold {
+			n.Cold++
 		}
-		res.Calls = append(res.Calls, c)
-		res.Sent++
-		all["late"].add(c.Late)
-		of := []*tally{part(models, c.Model), part(tenants, c.Tenant)}
-		for _, t := range of {
-			t.Sent++
+	case errCancelled:
+		n.Cancelled++
+	default:
+		n.Failed++
+	}
+	n.Sent++
+}
+
+// result is called once, after the last request's end.
+func (r *record) result(of *run, interrupted bool) *Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slices.SortStableFunc(r.calls, func(a, b Call) int { return cmp.Compare(a.At, b.At) })
+	measured := max(0, of.end.Sub(of.start)-r.warmup).Seconds()
+	res := &Result{URL: of.o.URL, Begun: of.start, Seconds: measured, Interrupted: interrupted, Errors: map[string]int{}, Examples: map[string]string{}, calls: r.calls}
+	for _, a := range of.o.Plan {
+		if a.At >= r.warmup {
+			res.Planned++
 		}
-		if c.Error != "" {
+	}
+	m, late := newMeter(), newHistogram(fine)
+	models, tenants := map[string][]*Call{}, map[string][]*Call{}
+	for i := range r.calls {
+		c := &r.calls[i]
+		res.add(c)
+		models[c.Model] = append(models[c.Model], c)
+		tenants[c.Tenant] = append(tenants[c.Tenant], c)
+		if c.Error != errDropped {
+			late.add(c.Late)
+		}
+		switch c.Error {
+		case "":
+			m.add(c)
+		case errDropped, errCancelled:
+		default:
 			res.Errors[c.Error]++
 			if res.Examples[c.Error] == "" {
 				res.Examples[c.Error] = c.Detail
 			}
-			continue
-		}
-		res.OK++
-		tokens += c.AnswerTokens
-		first, end := "ttft", "end"
-		if c.Cold {
-			first, end = "coldttft", "coldend"
-		}
-		all[end].add(c.Total)
-		if c.First > 0 {
-			all[first].add(c.First)
-		}
-		for _, gap := range c.Gaps {
-			all["gap"].add(gap)
-		}
-		for _, t := range of {
-			t.OK++
-			t.Tokens += c.AnswerTokens
-			t.end.add(c.Total)
-			if c.First > 0 {
-				t.first.add(c.First)
-			}
 		}
 	}
-	if s := r.end.Sub(r.start).Seconds() - min(r.o.Warmup, r.end.Sub(r.start)).Seconds(); s > 0 {
-		res.RequestsPerSecond, res.TokensPerSecond = float64(res.OK)/s, float64(tokens)/s
+	if measured > 0 {
+		res.RequestsPerSecond, res.TokensPerSecond = float64(res.OK)/measured, float64(res.Tokens)/measured
 	}
-	res.Late, res.TTFT, res.InterToken = all["late"].quantiles(), all["ttft"].quantiles(), all["gap"].quantiles()
-	res.EndToEnd, res.ColdTTFT, res.ColdEnd = all["end"].quantiles(), all["coldttft"].quantiles(), all["coldend"].quantiles()
-	res.Models, res.Tenants = parts(models), parts(tenants)
-	var got []float64
-	for _, t := range res.Tenants {
-		got = append(got, float64(t.Tokens)/float64(max(1, t.Sent)))
-	}
-	res.Fairness = Jain(got)
+	res.Late, res.Latencies = late.quantiles(), m.latencies(r.gaps.quantiles())
+	res.curves = []curve{curveOf("first token", m.first), curveOf("between tokens", r.gaps), curveOf("end to end", m.end),
+		curveOf("cold: first token", m.coldFirst), curveOf("cold: end to end", m.coldEnd)}
+	res.Series = series(r.calls)
+	byModel, byTenant := parts(models, r.byModel, m), parts(tenants, r.byTenant, m)
+	res.Models, res.Tenants, res.Fairness = named(byModel), named(byTenant), fairness(byTenant)
 	return res
-}
-
-type tally struct {
-	Part
-	first, end histogram
-}
-
-func part(m map[string]*tally, name string) *tally {
-	t := m[name]
-	if t == nil {
-		t = &tally{Part: Part{Name: name}, first: newHistogram(), end: newHistogram()}
-		m[name] = t
-	}
-	return t
-}
-
-func parts(m map[string]*tally) []Part {
-	var list []Part
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		t := m[name]
-		t.TTFT, t.EndToEnd = t.first.quantiles(), t.end.quantiles()
-		list = append(list, t.Part)
-	}
-	return list
-}
-
-// Jain is Jain's fairness index of what each got: (Σx)² / (n·Σx²). Of nothing it is 1.
-func Jain(got []float64) float64 {
-	sum, squares := 0.0, 0.0
-	for _, x := range got {
-		sum += x
-		squares += x * x
-	}
-	if squares == 0 {
-		return 1
-	}
-	return sum * sum / (float64(len(got)) * squares)
 }
