@@ -150,3 +150,52 @@ func BenchmarkLocate(b *testing.B) {
 		}
 	}
 }
+
+// What every chat request costs before it is routed and when it is sent: 1 KiB of a few turns, as
+// openai-python writes it.
+func BenchmarkChat(b *testing.B) {
+	turn := `{"role":"user","content":"How far is it from here to the next larger town, and is there a train that goes there on Sundays?"},` +
+		`{"role":"assistant","content":"About 40 km.\nA train leaves at 8:10 and one at 14:10; the way takes \"half an hour\"."},`
+	body := []byte(`{"messages":[{"role":"system","content":"You are a helpful assistant."},` + strings.Repeat(turn, 3) +
+		`{"role":"user","content":"And back?"}],"model":"qwen3-0.6b","max_tokens":128,"stream":true,"stream_options":{"include_usage":true},"temperature":0.7,"top_p":1,"stop":["\n\n"]}`)
+	var f Fields
+	scan := func() {
+		if err := Scan(body, &f); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("Scan", func(b *testing.B) {
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		for b.Loop() {
+			scan()
+		}
+	})
+	b.Run("ScanModelStream", func(b *testing.B) {
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		for b.Loop() {
+			scan()
+			if _, err := f.Model(); err != nil {
+				b.Fatal(err)
+			}
+			if _, _, err := f.Bool(Stream); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("PatchPieces", func(b *testing.B) {
+		scan()
+		var p Patch
+		rid := []byte("0123456789abcdef0123456789abcdef")
+		pieces := make([][]byte, 0, 8)
+		b.ReportAllocs()
+		for b.Loop() {
+			p.Reset(&f)
+			p.DeleteReserved()
+			p.SetBytes(RID, rid)
+			p.SetString(Model, "served")
+			pieces = Pieces(pieces[:0], body, p.Edits())
+		}
+	})
+}

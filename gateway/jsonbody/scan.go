@@ -1,5 +1,7 @@
 package jsonbody
 
+import "bytes"
+
 // MaxDepth is how many objects and arrays may enclose a value. Engines' own parsers give up at about
 // twice that (orjson at 1024), and no honest request comes near.
 const MaxDepth = 512
@@ -13,8 +15,8 @@ const MaxDepth = 512
 func Scan(body []byte, f *Fields) error {
 	*f = Fields{body: body}
 	s := scanner{body: body, f: f, key: noKey}
-	if ft := s.document(); ft != faultNone {
-		return ft.at(s.i)
+	if at, ft := s.document(); ft != faultNone {
+		return ft.at(at)
 	}
 	if s.duplicate != nil {
 		return s.duplicate
@@ -22,182 +24,186 @@ func Scan(body []byte, f *Fields) error {
 	return nil
 }
 
+// scanner is what is rarely touched of a scan's state. Places and depth are handed from function to function,
+// since going through memory for them at every token is what would cost the most.
 type scanner struct {
 	body  []byte
-	i     int // the next byte to read; the place of the fault when there is one
-	depth int
 	kinds [MaxDepth / 64]uint64 // bit d is set when level d+1 is an object
 
 	f         *Fields
 	key       Key // the member of interest whose value is being read
-	before    int // the '{' or ',' before the member being read
+	before    int // at the top level, the '{' or ',' before the member being read
 	duplicate *Error
 }
 
-func (s *scanner) document() fault {
-	if len(s.body) >= 3 && s.body[0] == 0xEF && s.body[1] == 0xBB && s.body[2] == 0xBF {
-		return faultBOM
+// document reads the whole body, and gives the place of the fault when there is one.
+func (s *scanner) document() (at int, ft fault) {
+	b := s.body
+	if len(b) >= 3 && b[0] == 0xEF && b[1] == 0xBB && b[2] == 0xBF {
+		return 0, faultBOM
 	}
-	switch s.space() {
-	case '{':
-		s.f.open = s.i
-	case 0:
-		if s.i == len(s.body) {
-			return faultEmptyBody
-		}
-		return faultNotObject
-	default:
-		return faultNotObject
+	i := nextToken(b, 0)
+	if i == len(b) {
+		return i, faultEmptyBody
 	}
+	if b[i] != '{' {
+		return i, faultNotObject
+	}
+	s.f.open = i
+	depth, object := 0, false // of the container that encloses i
 	for {
 		// A value starts here.
-		opened, ft := s.value()
-		if ft != faultNone {
-			return ft
+		if i >= len(b) {
+			return i, faultEnd
 		}
-		if opened {
+		var kind Kind
+		start := i
+		switch c := b[i]; c {
+		case '"':
+			kind = String
+			i, ft = skipString(b, i+1)
+		case '{', '[':
+			if kind = Object; c == '[' {
+				kind = Array
+			}
+			if depth == MaxDepth {
+				return i, faultDepth
+			}
+			open := i
+			i = nextToken(b, i+1)
+			if i < len(b) && b[i] == c+2 { // the closing bracket, in ASCII
+				i++
+				break
+			}
+			if depth == 1 {
+				s.note(kind, start, 0)
+			}
+			if object = kind == Object; object {
+				s.kinds[depth>>6] |= 1 << (depth & 63)
+			} else {
+				s.kinds[depth>>6] &^= 1 << (depth & 63)
+			}
+			depth++
+			if object {
+				if depth == 1 {
+					s.before = open
+				}
+				if i, ft = s.member(i, depth); ft != faultNone {
+					return i, ft
+				}
+			}
 			continue
+		case 't':
+			kind = True
+			i, ft = skipLiteral(b, i, "true")
+		case 'f':
+			kind = False
+			i, ft = skipLiteral(b, i, "false")
+		case 'n':
+			kind = Null
+			i, ft = skipLiteral(b, i, "null")
+		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+			kind = Number
+			i, ft = skipNumber(b, i)
+		default:
+			return i, faultValue
+		}
+		if ft != faultNone {
+			return i, ft
+		}
+		if depth == 1 {
+			s.note(kind, start, i)
 		}
 		// A value ended here: close what ends with it, up to where the next one starts.
 		for {
-			if s.depth == 0 {
-				if s.space(); s.i != len(s.body) {
-					return faultTrailing
+			if depth == 0 {
+				if i = nextToken(b, i); i != len(b) {
+					return i, faultTrailing
 				}
-				return faultNone
+				return i, faultNone
 			}
-			if s.depth == 1 && s.key != noKey {
-				s.f.members[s.key].End = s.i
+			i = nextToken(b, i)
+			if i == len(b) {
+				return i, faultEnd
 			}
-			c := s.space()
-			object := s.inObject()
-			if s.depth == 1 && s.key != noKey {
-				s.f.members[s.key].After = s.i
+			if depth == 1 && s.key != noKey {
+				s.f.members[s.key].After = i
 				s.key = noKey
 			}
-			if c == ',' {
-				s.before = s.i
-				s.i++
-				s.space()
+			if c := b[i]; c == ',' {
+				comma := i
+				i = nextToken(b, i+1)
 				if object {
-					if ft := s.member(); ft != faultNone {
-						return ft
+					if depth == 1 {
+						s.before = comma
+					}
+					if i, ft = s.member(i, depth); ft != faultNone {
+						return i, ft
 					}
 				}
 				break
+			} else if object && c != '}' || !object && c != ']' {
+				return i, faultComma
 			}
-			if object && c == '}' || !object && c == ']' {
-				s.i++
-				s.depth--
-				continue
+			i++
+			depth--
+			if depth > 0 {
+				object = s.kinds[(depth-1)>>6]>>((depth-1)&63)&1 == 1
 			}
-			if s.i == len(s.body) {
-				return faultEnd
+			if depth == 1 && s.key != noKey {
+				s.f.members[s.key].End = i
 			}
-			return faultComma
 		}
 	}
 }
 
-// value reads one scalar or empty container, or enters a container up to its first value; opened tells
-// which.
-func (s *scanner) value() (opened bool, ft fault) {
-	if s.i >= len(s.body) {
-		return false, faultEnd
-	}
-	var kind Kind
-	start := s.i
-	switch c := s.body[s.i]; c {
-	case '"':
-		kind = String
-		s.i, ft = skipString(s.body, s.i+1)
-	case '{', '[':
-		if kind = Object; c == '[' {
-			kind = Array
-		}
-		if s.depth == MaxDepth {
-			return false, faultDepth
-		}
-		s.note(kind, start) // before the level changes
-		bit := uint64(1) << (s.depth & 63)
-		if kind == Object {
-			s.kinds[s.depth>>6] |= bit
-		} else {
-			s.kinds[s.depth>>6] &^= bit
-		}
-		s.before = s.i
-		s.i++
-		if s.space() == c+2 { // the closing bracket, in ASCII
-			s.i++
-			return false, faultNone
-		}
-		s.depth++
-		if kind == Object {
-			return true, s.member()
-		}
-		return true, faultNone
-	case 't':
-		kind = True
-		ft = s.literal("true")
-	case 'f':
-		kind = False
-		ft = s.literal("false")
-	case 'n':
-		kind = Null
-		ft = s.literal("null")
-	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-		kind = Number
-		ft = s.number()
-	default:
-		return false, faultValue
-	}
-	s.note(kind, start)
-	return false, ft
-}
-
-// note records kind and start of the value of a member of interest.
-func (s *scanner) note(kind Kind, start int) {
-	if s.depth == 1 && s.key != noKey {
+// note records a value of the top level if it is that of a member of interest.
+func (s *scanner) note(kind Kind, start, end int) {
+	if s.key != noKey {
 		m := &s.f.members[s.key]
-		m.Kind, m.Start = kind, start
+		m.Kind, m.Start, m.End = kind, start, end
 	}
 }
 
-// member reads a key and its colon, up to the value.
-func (s *scanner) member() fault {
-	if s.i >= len(s.body) {
-		return faultEnd
+// member reads a key and its colon, and gives the place of the value, or of the fault.
+func (s *scanner) member(i, depth int) (int, fault) {
+	b := s.body
+	if i >= len(b) {
+		return i, faultEnd
 	}
-	if s.body[s.i] != '"' {
-		return faultKey
+	if b[i] != '"' {
+		return i, faultKey
 	}
-	start := s.i
-	end, ft := skipString(s.body, s.i+1)
-	s.i = end
+	start := i
+	i, ft := skipString(b, i+1)
 	if ft != faultNone {
-		return ft
+		return i, ft
 	}
-	if s.depth == 1 {
-		s.f.count++
-		s.key = keyOfLiteral(s.body[start:end])
-		if s.key != noKey {
-			m := &s.f.members[s.key]
-			if m.Kind != Absent && s.duplicate == nil {
-				// Told at the end: a body that is no JSON at all is the more useful finding.
-				s.duplicate = errDuplicate(s.key, start)
-			}
-			m.KeyStart, m.Before = start, s.before
-		}
+	if depth == 1 {
+		s.topKey(start, i)
 	}
-	if s.space() != ':' {
-		if s.i == len(s.body) {
-			return faultEnd
-		}
-		return faultColon
+	i = nextToken(b, i)
+	if i == len(b) {
+		return i, faultEnd
 	}
-	s.i++
-	s.space()
-	return faultNone
+	if b[i] != ':' {
+		return i, faultColon
+	}
+	return nextToken(b, i+1), faultNone
+}
+
+// topKey takes note of a key of the top level.
+func (s *scanner) topKey(start, end int) {
+	s.f.count++
+	if s.key = keyOfLiteral(s.body[start:end]); s.key == noKey {
+		return
+	}
+	m := &s.f.members[s.key]
+	if m.Kind != Absent && s.duplicate == nil {
+		// Told at the end: a body that is no JSON at all is the more useful finding.
+		s.duplicate = errDuplicate(s.key, start)
+	}
+	m.KeyStart, m.Before = start, s.before
 }
 
 // keyOfLiteral gives the Key of a quoted key, unescaped on the stack when it has to be.
@@ -210,92 +216,77 @@ func keyOfLiteral(literal []byte) Key {
 	if len(name) > maxKeyLen*longestEscape {
 		return noKey
 	}
-	for _, c := range name {
-		if c == '\\' {
-			var buf [maxKeyLen * longestEscape]byte
-			return keyOf(unescape(buf[:0], name))
-		}
+	if bytes.IndexByte(name, '\\') >= 0 {
+		var buf [maxKeyLen * longestEscape]byte
+		return keyOf(unescape(buf[:0], name))
 	}
 	return noKey
 }
 
-func (s *scanner) inObject() bool {
-	d := s.depth - 1
-	return s.kinds[d>>6]>>(d&63)&1 == 1
-}
-
-// space skips white space and gives the byte it stopped at, or 0 at the end.
-func (s *scanner) space() byte {
-	i := s.i
-	for ; i < len(s.body); i++ {
-		if c := s.body[i]; c > ' ' || c != ' ' && c != '\n' && c != '\r' && c != '\t' {
-			s.i = i
-			return c
-		}
+// nextToken gives the place of the first byte from i on that is no white space, or the end. Most tokens follow
+// at once.
+func nextToken(b []byte, i int) int {
+	if i < len(b) && b[i] > ' ' {
+		return i
 	}
-	s.i = i
-	return 0
+	return skipSpace(b, i)
 }
 
-func (s *scanner) literal(word string) fault {
-	rest := s.body[s.i:]
-	for i := range len(word) {
-		if i >= len(rest) {
-			s.i += i
-			return faultEnd
-		}
-		if rest[i] != word[i] {
-			return faultLiteral
-		}
+// skipLiteral gives the place behind word, or that of the fault: what does not start with it is told where it
+// starts, what ends within it is told at the end.
+func skipLiteral(b []byte, i int, word string) (int, fault) {
+	rest := b[i:min(i+len(word), len(b))]
+	switch {
+	case string(rest) == word:
+		return i + len(word), faultNone
+	case string(rest) == word[:len(rest)]:
+		return len(b), faultEnd
+	default:
+		return i, faultLiteral
 	}
-	s.i += len(word)
-	return faultNone
 }
 
-func (s *scanner) number() fault {
-	b, i := s.body, s.i
+// skipNumber gives the place behind a number, or that of the fault.
+func skipNumber(b []byte, i int) (int, fault) {
 	if b[i] == '-' {
 		i++
 	}
-	switch {
-	case i < len(b) && b[i] == '0':
+	if i < len(b) && b[i] == '0' {
 		i++
-	default:
+	} else {
 		n := digits(b, i)
 		if n == i {
-			return s.badNumber(i)
+			return badNumber(b, i)
 		}
 		i = n
 	}
 	if i < len(b) && b[i] == '.' {
 		n := digits(b, i+1)
 		if n == i+1 {
-			return s.badNumber(n)
+			return badNumber(b, n)
 		}
 		i = n
 	}
-	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+	if i < len(b) && b[i]|0x20 == 'e' {
 		i++
 		if i < len(b) && (b[i] == '+' || b[i] == '-') {
 			i++
 		}
 		n := digits(b, i)
 		if n == i {
-			return s.badNumber(i)
+			return badNumber(b, i)
 		}
 		i = n
 	}
 	// What may not follow a number, such as the 1 of 01, is not what may follow a value either.
-	s.i = i
-	return faultNone
+	return i, faultNone
 }
 
-func (s *scanner) badNumber(i int) fault {
-	s.i = i
-	if i >= len(s.body) {
-		return faultEnd
+func badNumber(b []byte, i int) (int, fault) {
+	if i >= len(b) {
+		return i, faultEnd
 	}
-	return faultNumber
+	return i, faultNumber
 }
 
 // digits gives the end of the run of decimal digits that starts at i.

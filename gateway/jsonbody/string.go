@@ -74,7 +74,7 @@ func skipString(b []byte, i int) (int, fault) {
 }
 
 // shortString is how many bytes of a string are read in words before vectors are worth their setup.
-const shortString = 32
+const shortString = 24
 
 // skipPlain gives the place of the first byte from i on that is special, or the end.
 func skipPlain(b []byte, i int) int {
