@@ -60,6 +60,11 @@ func (k *Keys) Identify(presented []byte, now time.Time) (Identity, error) {
 	return k.current.Load().identify(presented, now)
 }
 
+// IdentifyAgain is Identify for a caller who may have presented the same key before; what known holds only makes it faster.
+func (k *Keys) IdentifyAgain(presented []byte, now time.Time, known *Known) (Identity, error) {
+	return k.current.Load().identifyAgain(presented, now, known)
+}
+
 // Len is the number of keys, revoked and expired ones included.
 func (k *Keys) Len() int { return len(k.current.Load().list) }
 

@@ -244,6 +244,53 @@ func manyKeys(t testing.TB, n int) (secret string, keys []Key) {
 	return secret, keys
 }
 
+// What a connection remembers must never outlive what the file says.
+func TestIdentifyAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	first, one := generate(t, "first")
+	second, two := generate(t, "second")
+	two.Expires = noon.Add(time.Hour)
+	if err := writeKeys(path, []Key{one, two}); err != nil {
+		t.Fatal(err)
+	}
+	k := open(t, path, nil)
+	var known Known
+	ask := func(secret, tenant string, now time.Time, want error) {
+		t.Helper()
+		got, err := k.IdentifyAgain([]byte(secret), now, &known)
+		if !errors.Is(err, want) || err == nil && got.Tenant != tenant {
+			t.Errorf("got %v, %v; want %s, %v", got, err, tenant, want)
+		}
+	}
+	for range 3 {
+		ask(first, "first", noon, nil)
+		ask(first, "first", noon, nil)
+		ask(first[:len(first)-1]+"!", "", noon, ErrInvalidKey)
+		ask("", "", noon, ErrNoKey)
+		ask(second, "second", noon, nil)
+		ask(second, "second", noon.Add(2*time.Hour), ErrExpiredKey)
+		ask(second, "second", noon, nil)
+	}
+	presented := []byte(second)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := k.IdentifyAgain(presented, noon, &known); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if err := writeKeys(path, []Key{one}); err != nil { // the second is gone
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); k.Len() != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the file's change is not seen")
+		}
+	}
+	ask(second, "", noon, ErrInvalidKey)
+	ask(first, "first", noon, nil)
+}
+
 func TestAHundredThousandKeys(t *testing.T) {
 	secret, keys := manyKeys(t, 100_000)
 	k := static(t, keys...)

@@ -5,14 +5,18 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
 // table is one immutable reading of the keys, indexed by public id.
 type table struct {
+	number  uint64 // never 0, and no other table's
 	entries map[[idLength]byte]entry
 	list    []Key
 }
+
+var tables atomic.Uint64 // made so far
 
 type entry struct {
 	hash     [sha256.Size]byte
@@ -21,7 +25,7 @@ type entry struct {
 }
 
 func newTable(keys []Key) (*table, error) {
-	t := &table{entries: make(map[[idLength]byte]entry, len(keys)), list: keys}
+	t := &table{number: tables.Add(1), entries: make(map[[idLength]byte]entry, len(keys)), list: keys}
 	for i := range keys {
 		key := &keys[i]
 		if err := key.validate(); err != nil {
@@ -58,4 +62,31 @@ func (t *table) identify(presented []byte, now time.Time) (Identity, error) {
 		return Identity{}, err
 	}
 	return e.identity, nil
+}
+
+// Known is the key that was found valid last on one connection: most connections present the same one again and again. The zero value knows
+// none. It is for one goroutine. It holds no table, which would keep replaced ones in memory for as long as the connection lives.
+type Known struct {
+	number    uint64 // of the table
+	key       Key
+	identity  Identity
+	presented [keyLength]byte
+}
+
+// identifyAgain compares with the key before, in constant time, and looks the key up where it is another one or the table was replaced.
+func (t *table) identifyAgain(presented []byte, now time.Time, k *Known) (Identity, error) {
+	if k.number == t.number && subtle.ConstantTimeCompare(presented, k.presented[:]) == 1 {
+		if err := k.key.refusal(now); err != nil {
+			return Identity{}, err
+		}
+		return k.identity, nil
+	}
+	identity, err := t.identify(presented, now)
+	if err != nil {
+		return identity, err
+	}
+	e := t.entries[[idLength]byte(presented[len(keyPrefix):idEnd])]
+	k.number, k.key, k.identity = t.number, *e.key, identity
+	copy(k.presented[:], presented)
+	return identity, nil
 }

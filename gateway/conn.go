@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pilotlight/auth"
 )
 
 // clientConn is an accepted connection that knows whether its client is still there, and that bounds every write.
@@ -26,6 +28,7 @@ type clientConn struct {
 	closed  atomic.Bool
 	linger  atomic.Bool
 	open    *atomic.Int64 // connections now open
+	key     auth.Known    // presented last; handlers' goroutine only
 
 	// stall bounds a write that the client does not read; nanoseconds. It is that of the last model asked for.
 	stall atomic.Int64

@@ -31,6 +31,11 @@ type Identifier interface {
 	Identify(presented []byte, now time.Time) (auth.Identity, error)
 }
 
+// rememberer is an Identifier that is faster for a key that the same connection has presented before. *auth.Keys is one.
+type rememberer interface {
+	IdentifyAgain(presented []byte, now time.Time, known *auth.Known) (auth.Identity, error)
+}
+
 // Options of a Gateway. Keys and Meter are required.
 type Options struct {
 	Config Config

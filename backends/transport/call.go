@@ -78,8 +78,9 @@ type Call struct {
 	cancelDial context.CancelFunc
 
 	body     body
-	complete bool  // the response was read to its end
-	broken   error // found behind bytes that were given out first
+	complete bool      // the response was read to its end
+	ended    time.Time // when that was, if the body was chunked: a slow client may take long to be given it
+	broken   error     // found behind bytes that were given out first
 }
 
 // NewCall begins an exchange; nothing is sent yet.
@@ -90,7 +91,7 @@ func (c *Call) Reuse(p *Pool) {
 	if c.conn != nil {
 		panic("BUG: a call is begun again before it was closed")
 	}
-	c.pool, c.req, c.cancelled, c.cancelDial, c.complete, c.broken = p, nil, false, nil, false, nil
+	c.pool, c.req, c.cancelled, c.cancelDial, c.complete, c.ended, c.broken = p, nil, false, nil, false, time.Time{}, nil
 	c.body = body{line: c.body.line[:0]}
 }
 
@@ -254,7 +255,9 @@ func (c *Call) Read(p []byte, until time.Time) (int, error) {
 	case err == nil:
 		return n, nil
 	case err == io.EOF:
-		c.complete = true
+		if c.complete = true; c.body.framing == framedByChunks {
+			c.ended = time.Now()
+		}
 	case isTimeout(err):
 		err = ErrNotYet
 	default:
@@ -314,6 +317,9 @@ func (c *Call) CloseAt(now time.Time) {
 		conn.release()
 		_ = conn.Close()
 		return
+	}
+	if !c.ended.IsZero() {
+		now = c.ended // the engine counts from there
 	}
 	c.pool.put(conn, now)
 }

@@ -52,7 +52,8 @@ type Pool struct {
 	mu     sync.Mutex // guards the fields below
 	idle   []*conn    // newest last: the newest is reused, the oldest expire at the front
 	closed bool
-	sweep  *time.Timer // runs while idle is not empty
+	sweep  *time.Timer
+	armed  bool // sweep runs: always while idle is not empty, and at times longer, which costs less than to stop it
 }
 
 // New makes an empty pool; connections are opened as calls need them.
@@ -152,9 +153,10 @@ func (p *Pool) put(c *conn, now time.Time) {
 	switch {
 	case p.sweep == nil:
 		p.sweep = time.AfterFunc(p.idleFor, p.expire)
-	case len(p.idle) == 1:
-		p.sweep.Reset(p.idleFor)
+	case !p.armed:
+		p.sweep.Reset(time.Until(c.idleFrom.Add(p.idleFor)))
 	}
+	p.armed = true
 	p.mu.Unlock()
 }
 
@@ -171,7 +173,7 @@ func (p *Pool) expire() {
 	rest := copy(p.idle, p.idle[n:])
 	clear(p.idle[rest:])
 	p.idle = p.idle[:rest]
-	if rest > 0 && !p.closed {
+	if p.armed = rest > 0 && !p.closed; p.armed {
 		p.sweep.Reset(p.idle[0].idleFrom.Add(p.idleFor).Sub(now))
 	}
 	p.mu.Unlock()

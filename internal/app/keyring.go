@@ -19,6 +19,10 @@ func (k *keyring) Identify(presented []byte, now time.Time) (auth.Identity, erro
 	return k.keys.Load().Identify(presented, now)
 }
 
+func (k *keyring) IdentifyAgain(presented []byte, now time.Time, known *auth.Known) (auth.Identity, error) {
+	return k.keys.Load().IdentifyAgain(presented, now, known)
+}
+
 // open reads the file at path, for follow.
 func (k *keyring) open(path string) (*auth.Keys, error) {
 	keys, err := auth.Open(path, k.log)
