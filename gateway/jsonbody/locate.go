@@ -1,6 +1,10 @@
 package jsonbody
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
 
 // Locate finds the first member called key in the object doc. It looks only as far as it must: doc is
 // trusted to be JSON, such as an engine's answer, and is not validated; with one that is not JSON the
@@ -83,6 +87,13 @@ func skipSpace(b []byte, i int) int {
 
 // passString gives the place after a string's closing quote, from the byte after its opening one, or -1.
 func passString(b []byte, i int) int {
+	if len(b)-i >= 8 { // most keys and many values end in the first word
+		if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			if end := i + bits.TrailingZeros64(m)>>3; b[end] == '"' {
+				return end + 1
+			}
+		}
+	}
 	for {
 		n := bytes.IndexByte(b[i:], '"')
 		if n < 0 {

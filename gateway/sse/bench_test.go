@@ -10,7 +10,8 @@ const event = "data: " + chunk + "\n\n"
 func BenchmarkEvent(b *testing.B) {
 	ev := []byte(event)
 	named := []byte("event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":7,\"item_id\":\"m\",\"delta\":\" token\"}\n\n")
-	dst := make([]byte, 0, 4<<10)
+	dst, scratch := make([]byte, 0, 4<<10), make([]byte, 0, 4<<10)
+	var s Splitter
 	for _, c := range []struct {
 		name string
 		do   func()
@@ -27,6 +28,26 @@ func BenchmarkEvent(b *testing.B) {
 		{"RewriteModelNone", func() { dst = RewriteModel(dst[:0], named, "public") }},
 		{"StripNullError", func() { dst = StripNullError(dst[:0], ev) }},
 		{"IsUsageChunk", func() { IsUsageChunk(ev) }},
+		{"FrameKept", func() { // all that is asked of a frame that needs no change, as the gateway asks it
+			s.Push(ev)
+			frame, _, _ := s.Next()
+			data, _ := Data(frame)
+			ErrorOf(data)
+			normal, _ := Normalize(nil, frame, false)
+			scratch = StripNullError(scratch[:0], normal)
+			dst = append(dst[:0], scratch...)
+			s.Next()
+		}},
+		{"FrameRewritten", func() {
+			s.Push(ev)
+			frame, _, _ := s.Next()
+			data, _ := Data(frame)
+			ErrorOf(data)
+			normal, _ := Normalize(nil, frame, false)
+			scratch = StripNullError(scratch[:0], normal)
+			dst = RewriteModel(dst[:0], scratch, "public")
+			s.Next()
+		}},
 		{"Heartbeat", func() { dst = Heartbeat(dst[:0], "loading weights 40%, about 12 s left") }},
 		{"OpenAIError", func() { dst = AppendOpenAIError(dst[:0], failures[1]) }},
 	} {

@@ -47,7 +47,7 @@ var (
 // "error":null is none, nor is a Responses object that tells of a failed generation: that is an answer.
 // For data that holds no error it allocates nothing.
 func ErrorOf(data []byte) (*EngineError, bool) {
-	if !bytes.Contains(data, errorKey) && !bytes.Contains(data, detailKey) {
+	if !hasToken(data, errorKey) && !hasToken(data, detailKey) {
 		return nil, false
 	}
 	return errorIn(data)

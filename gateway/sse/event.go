@@ -62,7 +62,7 @@ func IsDone(data []byte) bool { return string(data) == "[DONE]" }
 // IsUsageChunk tells whether data is the chunk without choices that include_usage adds at a stream's
 // end. A client that did not ask for usage does not expect it.
 func IsUsageChunk(data []byte) bool {
-	if !bytes.Contains(data, usageKey) {
+	if !hasToken(data, usageKey) {
 		return false
 	}
 	choices, ok := jsonbody.Locate(data, "choices")

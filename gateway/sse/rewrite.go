@@ -1,10 +1,6 @@
 package sse
 
-import (
-	"bytes"
-
-	"pilotlight/gateway/jsonbody"
-)
+import "pilotlight/gateway/jsonbody"
 
 var modelKey = []byte(`"model"`)
 
@@ -13,7 +9,7 @@ var modelKey = []byte(`"model"`)
 // or message.model (Anthropic). An event without one is appended as it is. Data in several lines that may
 // hold a name is normalized first. A caller whose engine uses the client's name need not call it.
 func RewriteModel(dst, event []byte, model string) []byte {
-	if !bytes.Contains(event, modelKey) {
+	if !hasToken(event, modelKey) {
 		return append(dst, event...)
 	}
 	event, start, end := oneDataLine(event)
@@ -36,7 +32,7 @@ func RewriteModelJSON(dst, doc []byte, model string) []byte {
 func findModel(doc []byte) (start, end int, ok bool) {
 	// Without this token there is no such key (engines do not escape letters), and looking for it is
 	// cheaper than walking over the members.
-	if !bytes.Contains(doc, modelKey) {
+	if !hasToken(doc, modelKey) {
 		return 0, 0, false
 	}
 	if start, end, ok = jsonbody.TopLevelString(doc, "model"); ok {
@@ -58,7 +54,7 @@ func findModel(doc []byte) (start, end int, ok bool) {
 // some clients abort the stream. Other events are appended as they are; data in several lines that may
 // hold the member is normalized first.
 func StripNullError(dst, event []byte) []byte {
-	if !bytes.Contains(event, errorKey) {
+	if !hasToken(event, errorKey) {
 		return append(dst, event...)
 	}
 	event, start, end := oneDataLine(event)
