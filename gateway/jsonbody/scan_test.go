@@ -351,3 +351,32 @@ func TestFieldReaders(t *testing.T) {
 		t.Errorf("got rid %s and body %s", f.Raw(RID), f.Body())
 	}
 }
+
+func TestScanEveryNumberedEscape(t *testing.T) {
+	var f Fields
+	for r := range 0x10000 {
+		for _, format := range []string{`{"model":"\u%04x"}`, `{"model":"é\u0041\u%04X"}`} {
+			body := fmt.Sprintf(format, r)
+			err := Scan([]byte(body), &f)
+			if half := r >= 0xD800 && r <= 0xDFFF; half != errors.Is(err, ErrEncoding) || half != (err != nil) {
+				t.Fatalf("%s: got %v", body, err)
+			}
+			if err == nil {
+				name, err := f.Model()
+				if err != nil || !strings.HasSuffix(string(name), string(rune(r))) {
+					t.Fatalf("%s: got model %q, %v", body, name, err)
+				}
+			}
+		}
+	}
+	for _, valid := range []string{`\u0041`, `\uABCD`, `\ud83d\uDE00`} {
+		for at := range valid {
+			for c := range 256 {
+				body := []byte(`{"model":"\u00e9` + valid[:at] + string([]byte{byte(c)}) + valid[at+1:] + `"}`)
+				if got, want := Scan(body, &f) == nil, refAccepts(body); got != want {
+					t.Fatalf("%s: got %v, want %v", body, got, want)
+				}
+			}
+		}
+	}
+}

@@ -54,13 +54,15 @@ func skipString(b []byte, i int) (int, fault) {
 			return i + 1, faultNone
 		case c == '\\':
 			// Where one character is written by its number, more are.
-			for i < len(b) && b[i] == '\\' {
-				n, ft := skipEscape(b, i)
-				if ft != faultNone {
-					return n, ft
-				}
-				i = n
+			i = skipNumbered(b, i)
+			if i == len(b) || b[i] != '\\' {
+				continue
 			}
+			n, ft := skipEscape(b, i)
+			if ft != faultNone {
+				return n, ft
+			}
+			i = n
 		case c < ' ':
 			return i, faultControl
 		default:
@@ -100,6 +102,19 @@ func skipPlain(b []byte, i int) int {
 		s = s[1:]
 	}
 	return len(b) - len(s)
+}
+
+// skipNumbered goes over u escapes that stand for a character by themselves and stops at the first byte that
+// begins none, leaving halves of surrogate pairs and what is malformed to skipEscape.
+func skipNumbered(b []byte, i int) int {
+	for s := b[i:]; len(s) >= 6 && s[0] == '\\' && s[1] == 'u'; s = s[6:] {
+		first, second := hexValues[s[2]], hexValues[s[3]]
+		if first&second&hexValues[s[4]]&hexValues[s[5]]&isHex == 0 || first == isHex|0xD && second >= isHex|8 {
+			break
+		}
+		i += 6
+	}
+	return i
 }
 
 // skipEscape validates the escape whose backslash is at i and gives the place after it.

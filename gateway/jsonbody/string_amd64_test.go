@@ -114,7 +114,7 @@ func TestVectorsAgreeOnEverySequence(t *testing.T) {
 		0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF,
 	}
 	text := make([]byte, 200)
-	for _, at := range []int{30, 61, 62, 63, 64, 100} {
+	for _, at := range []int{61, 62, 63, 100} {
 		for _, first := range bounds {
 			for _, second := range bounds {
 				for _, third := range bounds {
