@@ -47,7 +47,9 @@ type Counts struct {
 	// Dropped were planned and not sent, because too many were in flight.
 	Dropped int `json:"dropped"`
 	Cold    int `json:"cold"` // of OK
-	Tokens  int `json:"tokens"`
+	// PromptTokens and Tokens (of answers) are what the usage of whole answers says; without one, a stream's events count as tokens.
+	PromptTokens int `json:"prompt_tokens"`
+	Tokens       int `json:"tokens"`
 }
 
 // Latencies of whole answers, from the planned times on.
@@ -66,6 +68,7 @@ func (n *Counts) add(c *Call) {
 		return
 	case "":
 		n.OK++
+		n.PromptTokens += c.PromptTokens
 		n.Tokens += c.AnswerTokens
 		if c.Cold {
 			n.Cold++

@@ -5,9 +5,19 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
+
+// String keeps messages of failed tests readable.
+func (r *Result) String() string {
+	var b strings.Builder
+	if err := r.WriteText(&b); err != nil {
+		return err.Error()
+	}
+	return b.String()
+}
 
 func TestJain(t *testing.T) {
 	for _, tt := range []struct {

@@ -20,6 +20,8 @@ type Bucket struct {
 	TTFT99 float64 `json:"ttft_p99"`
 	End50  float64 `json:"end_to_end_p50"`
 	End99  float64 `json:"end_to_end_p99"`
+	// Late is by how much the generator missed the worst of the planned times.
+	Late float64 `json:"late_max"`
 }
 
 // mostBuckets bounds a series.
@@ -58,6 +60,7 @@ func bucket(at, width time.Duration, calls []Call) Bucket {
 	b := Bucket{At: at.Seconds(), Width: width.Seconds(), Arrived: len(calls)}
 	var first, end []float64
 	for i := range calls {
+		b.Late = max(b.Late, calls[i].Late.Seconds())
 		switch c := &calls[i]; c.Error {
 		case "":
 			b.OK++

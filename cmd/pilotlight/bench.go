@@ -38,7 +38,8 @@ Latencies count from each request's planned time, so that a server that stalls i
 The plan is a rate (--rate, --arrivals) or a trace (--trace: CSV with a time stamp, prompt tokens and answer tokens, as the Azure LLM
 inference traces have). Requests go to the models by weight, and come from the keys in turn: a key that is given twice asks twice as often.
 A request is cold if its model was seen not to be ready as it was sent or waited, where the server tells (Pilotlight does), or if the
-stream said that the model is starting. Cold answers have percentiles of their own.
+stream said that the model is starting. Cold answers have percentiles of their own. To know, it asks for each model's state up to
+five times a second, which wakes nothing.
 
 Ctrl-C ends the run early; what there is by then is reported. The exit code is 1 if requests failed or were dropped.`,
 		Example: `  pilotlight bench --url http://127.0.0.1:8000/v1 --model qwen3 --rate 20 --duration 1m --html report.html
