@@ -151,6 +151,8 @@ func TestAccepted(t *testing.T) {
 			func(c *Config, m *Model) (any, any) {
 				return m.Spec.ExtraArgs, []string{"1.50", "0x1F", "true", "1e3", "007"}
 			}},
+		{"Flyte's default that means nothing here", withField("stream_model: true"),
+			func(c *Config, m *Model) (any, any) { return m.Spec.ModelPath, "org/a" }},
 		{"one tokenizer worker", withField(`extra_args: --tokenizer-worker-num=1 --model-impl sglang`),
 			func(c *Config, m *Model) (any, any) { return len(m.Spec.ExtraArgs), 3 }},
 		{"a variable inside text", withField(`env_vars: {A: "x${HF_TOKEN}y${EMPTY}"}`),

@@ -59,7 +59,8 @@ func (r *reader) laterJWT(v value) {
 // laterModel type-checks and refuses a model's fields of later releases. Values that ask for what happens
 // anyway (stream_model: false, pinned: false, priority: 0, prefetch: false) pass.
 func (r *reader) laterModel(f fields) {
-	if v := f.get("stream_model"); v.boolean(false) {
+	// Flyte's default is true, and means nothing for models from Hugging Face, as here.
+	if v := f.get("stream_model"); v.boolean(false) && !f.get("model_hf_path").given() {
 		v.later("write stream_model: false; weights are read from local disk")
 	}
 	if v := f.get("pinned"); v.boolean(false) {
