@@ -58,8 +58,11 @@ func (m *machine) recover(now moment) {
 func (m *machine) retire(now moment) {
 	for i := range m.slots {
 		s := &m.slots[i]
+		if s.state == Draining && s.drainBy == 0 && m.mustLeave(s) { // it drained for another model's sake until now
+			s.drainBy = m.drainLimit(now)
+		}
 		switch {
-		case s.state == Draining && s.drainBy <= now:
+		case s.state == Draining && s.drainBy != 0 && s.drainBy <= now:
 			m.stop(s, false, now, "drain time is up")
 		case !m.mustLeave(s):
 		case s.state == Starting && !s.cancelled:

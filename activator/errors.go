@@ -19,6 +19,8 @@ var (
 	ErrCancelled = errors.New("wait for a replica cancelled")
 	// ErrBusy: the replica has requests in flight (or may have), or has to stay; it was not preempted.
 	ErrBusy = errors.New("replica is busy")
+	// ErrUnwanted: a Ledger's answer to a start that no request waits for any more.
+	ErrUnwanted = errors.New("nobody waits for the replica")
 	// ErrNoReplica: the model has no replica by that id, or no slot for one more.
 	ErrNoReplica = errors.New("no such replica")
 )

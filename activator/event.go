@@ -41,7 +41,7 @@ const (
 	evUpdate  // change
 	evScale   // n
 	evRetry   //
-	evPreempt // id, reply
+	evPreempt // id, ok (though it is busy), reply
 	evAdopt   // id, limit, instance, reply
 	evSettled // id
 	evUnload  //

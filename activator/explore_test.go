@@ -225,6 +225,12 @@ func scenarios() []*scenario {
 			name: "devices", tenants: []string{"a", "a"}, budget: budget{preempt: 1, deny: 1, update: 1}, ledger: true, mayFail: true, config: exploreConfig(1, 1),
 		},
 		{
+			name: "yield", tenants: []string{"a", "a"}, budget: budget{yield: 1, preempt: 1, update: 1, deny: 1}, ledger: true, unwanted: true, config: exploreConfig(1, 1),
+		},
+		{
+			name: "yield of one that hangs", tenants: []string{"a", "a"}, hung: 1, budget: budget{yield: 1, unload: 1, crash: 1}, mayFail: true, ledger: true, config: exploreConfig(2, 2),
+		},
+		{
 			name: "update", tenants: []string{"a", "a"}, budget: budget{update: 2, crash: 1}, config: exploreConfig(1, 1),
 		},
 		{

@@ -55,7 +55,7 @@ func fuzzScenario(a, b, c byte) *scenario {
 		tenants: []string{"a", "a", "b", "a", "c", "b", "a", "a"}[:2+int(a>>2)%7],
 		budget: budget{
 			cancel: 3, crash: 3, startFail: 2, stopFail: stopTries - 1, sleepFail: 1, wakeFail: 1, deny: 1,
-			update: 1, preempt: 2, scale: 2, adopt: 1, retry: 1, hurry: 1,
+			update: 1, preempt: 2, yield: 1, scale: 2, adopt: 1, retry: 1, hurry: 1,
 		},
 	}
 	sc.config = exploreConfig(1+int(b)%3, 1+int(b>>2)%3)

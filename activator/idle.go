@@ -72,16 +72,26 @@ func (m *machine) onClosed(s *slot, e event, now moment) bool {
 		return false
 	}
 	m.answerPreemptor(s, ErrBusy)
+	reason := "leaving"
+	if !m.mustLeave(s) {
+		reason = "preempted"
+	}
 	if e.word.idle() {
-		m.stop(s, true, now, "leaving")
+		m.stop(s, true, now, reason)
 		return true
 	}
-	m.become(s, Draining, now, "leaving")
-	s.drainBy = now + m.config.DrainTimeout
-	if m.leaving != staying {
-		s.drainBy = min(s.drainBy, m.leaveBy)
-	}
+	m.become(s, Draining, now, reason)
+	if m.mustLeave(s) {
+		s.drainBy = m.drainLimit(now)
+	} // else it makes room for another model, which is no reason to cut anybody
 	return true
+}
+
+func (m *machine) drainLimit(now moment) moment {
+	if m.leaving != staying {
+		return min(now+m.config.DrainTimeout, m.leaveBy)
+	}
+	return now + m.config.DrainTimeout
 }
 
 func (m *machine) onSlept(s *slot, e event, now moment) bool {
@@ -129,8 +139,8 @@ func (m *machine) onSettled(s *slot, now moment) bool {
 	return true
 }
 
-// onPreempt: only a replica that is idle now, or asleep, goes. Config.Min is kept, or the replica would be
-// started again at once and ask for the same devices.
+// onPreempt: only a replica that is idle now, or asleep, goes, unless the event says that a busy one shall, too. Config.Min is
+// kept, or the replica would be started again at once and ask for the same devices.
 func (m *machine) onPreempt(e event, now moment) {
 	s := m.byID(e.id)
 	var err error
@@ -138,11 +148,15 @@ func (m *machine) onPreempt(e event, now moment) {
 	case s == nil:
 		err = ErrNoReplica
 	case s.state == Stopping, s.state == Failed: // on its way out already
-	case m.awakeWithout(s) < m.config.Min || s.work != workNone || s.preempt || m.queue.len() > 0:
+	case m.awakeWithout(s) < m.config.Min || s.work != workNone || s.preempt || m.queue.len() > 0 && !e.ok:
 		err = ErrBusy
 	case s.state == Asleep:
 		m.counters.Preemptions++
 		m.stop(s, true, now, "preempted")
+	case s.state == Ready && s.look == lookNone && e.ok:
+		m.counters.Preemptions++
+		s.look = lookClose
+		m.emit(effect{kind: effClose, id: s.id})
 	case s.state == Ready && s.look == lookNone:
 		s.preempt, s.preemptor = true, e.reply
 		m.observe(s)

@@ -50,8 +50,9 @@ type Progress struct {
 
 // Ledger hands out devices. A nil Ledger always grants.
 type Ledger interface {
-	// Reserve blocks until the devices for one replica are free, or ctx ended.
-	Reserve(ctx context.Context, model string, replica uint64) error
+	// Reserve blocks until the devices for one replica are free, or ctx ended. Meanwhile it may say why it waits, in words for
+	// clients, from any goroutine. ErrUnwanted, in the chain of its error, undoes the start; any other error is a failed one.
+	Reserve(ctx context.Context, model string, replica uint64, because func(reason string)) error
 	// Release gives them back. It does not block. Called once for each Reserve that succeeded, after the
 	// memory is back.
 	Release(model string, replica uint64)

@@ -3,6 +3,7 @@ package activator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -304,9 +305,15 @@ type fakeLedger struct {
 	denied error
 }
 
-func (f *fakeLedger) Reserve(ctx context.Context, _ string, _ uint64) error {
+func (f *fakeLedger) Reserve(ctx context.Context, _ string, _ uint64, because func(string)) error {
 	if f.denied != nil {
 		return f.denied
+	}
+	select {
+	case <-f.free:
+		return nil
+	default:
+		because("held by somebody")
 	}
 	select {
 	case <-f.free:
@@ -332,7 +339,7 @@ func TestDevicesArePreemptedOnlyFromTheIdle(t *testing.T) {
 		k := enqueue(t, b, Request{})
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if s := k.Status(); s.State != Starting || s.Phase != "queued" {
+		if s := k.Status(); s.State != Starting || s.Phase != "queued" || s.Reason != "held by somebody" {
 			t.Errorf("without devices: %+v", s)
 		}
 		if err := a.Preempt(ctx, lease.ReplicaID()); !errors.Is(err, ErrBusy) {
@@ -345,7 +352,11 @@ func TestDevicesArePreemptedOnlyFromTheIdle(t *testing.T) {
 		if err := a.Preempt(ctx, 1); err != nil {
 			t.Errorf("preempting an idle replica: %v", err)
 		}
-		wait(t, k).Release()
+		last := wait(t, k)
+		if s := k.Status(); s.Reason != "" || s.State != Ready {
+			t.Errorf("with devices: %+v", s)
+		}
+		last.Release()
 		wantState(t, a, Cold)
 		if s := a.Status(); s.Preemptions != 1 {
 			t.Errorf("counters: %+v", s.Counters)
@@ -354,6 +365,67 @@ func TestDevicesArePreemptedOnlyFromTheIdle(t *testing.T) {
 		ledger.denied = errTest
 		if f := failed(t, enqueue(t, a, Request{})); !errors.Is(f, errTest) {
 			t.Errorf("denied: %v", f)
+		}
+	})
+}
+
+func TestABusyReplicaYieldsWithoutLosingARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &fakeLedger{free: make(chan struct{}, 1)}
+		ledger.free <- struct{}{}
+		l := &fakeLauncher{takes: time.Second, concurrency: 1}
+		a := newTestModel(t, testConfig(), l, func(o *Options) { o.Ledger = ledger })
+		defer closeModel(t, a)
+		ctx := context.Background()
+		lease := wait(t, enqueue(t, a, Request{}))
+		waiting := enqueue(t, a, Request{})
+		if err := a.Yield(ctx, 99); !errors.Is(err, ErrNoReplica) {
+			t.Errorf("yielding nothing: %v", err)
+		}
+		if err := a.Yield(ctx, 1); err != nil {
+			t.Fatalf("yielding a busy replica: %v", err)
+		}
+		// Much longer than testConfig's DrainTimeout: nobody is cut for another model's sake.
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		wantState(t, a, Draining)
+		if l.instance(0).stops.Load() != 0 {
+			t.Error("stopped with a request in flight")
+		}
+		if err := a.Yield(ctx, 1); !errors.Is(err, ErrBusy) {
+			t.Errorf("yielding again: %v", err)
+		}
+		lease.Release()
+		wait(t, waiting).Release() // on another one
+		if l.count() != 2 || l.instance(0).stops.Load() != 1 || l.instance(0).misused.Load() != 0 {
+			t.Errorf("%d starts, %d stops", l.count(), l.instance(0).stops.Load())
+		}
+		// One that drains for another's sake does not outlive its own end.
+		busy := acquire(t, a)
+		if err := a.Yield(ctx, 2); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := a.Unload(ctx); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != testConfig().DrainTimeout {
+			t.Errorf("unloading took %v, want the drain's time", took)
+		}
+		busy.Release()
+	})
+}
+
+func TestAStartThatNobodyWantsAnyMoreIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &fakeLedger{free: make(chan struct{}, 1), denied: fmt.Errorf("waited: %w", ErrUnwanted)}
+		m := newTestModel(t, testConfig(), &fakeLauncher{takes: time.Second}, func(o *Options) { o.Ledger = ledger })
+		defer closeModel(t, m)
+		m.Scale(1)
+		m.Scale(0)
+		synctest.Wait()
+		if s := m.Status(); s.State != Cold || s.LastFailure != nil || s.StartFailures != 0 || s.Starts != 1 {
+			t.Errorf("got %+v", s)
 		}
 	})
 }

@@ -57,7 +57,7 @@ type slot struct {
 
 	since     moment // of the state
 	check     moment // Ready, Asleep: when to see whether it idles; Stopping: when to try again
-	drainBy   moment // Draining: when to stop it all the same
+	drainBy   moment // Draining: when to stop it all the same; 0: never
 	idleSince moment // Asleep: since when nobody used it
 
 	limit     int // the engine's own; 0: not known

@@ -133,6 +133,13 @@ func (m *Model) Preempt(ctx context.Context, replica uint64) error {
 	return m.ask(ctx, event{kind: evPreempt, id: replica})
 }
 
+// Yield asks a replica to leave although it is in use, because its devices are wanted elsewhere: it takes no more requests,
+// and is stopped when those in flight have ended, however long they take. The answers are Preempt's; ErrBusy only from one that has
+// to stay, or is in between two states.
+func (m *Model) Yield(ctx context.Context, replica uint64) error {
+	return m.ask(ctx, event{kind: evPreempt, id: replica, ok: true})
+}
+
 // Adopt takes over a replica that runs already, under the id that start carries (ID 0: a new one; Slot is
 // not used). Its requests in flight count as unknown, so it does not become idle, until Settled is called.
 func (m *Model) Adopt(ctx context.Context, start Start, instance Instance) error {

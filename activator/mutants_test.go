@@ -168,6 +168,18 @@ var mutants = []struct {
 		}
 		return true
 	}}, "I1"},
+	{mutant{name: "yielding cuts requests", scenario: "yield of one that hangs", after: tampering(evClosed, func(w *world, s *slot) {
+		if s.state == Draining {
+			s.drainBy = w.now
+		}
+	})}, "I1"},
+	{mutant{name: "who yields drains for ever", scenario: "yield of one that hangs", after: func(w *world, _ event) {
+		for i := range w.core.slots {
+			if s := &w.core.slots[i]; s.state == Draining {
+				s.drainBy = 0
+			}
+		}
+	}}, "leaving"},
 	{mutant{name: "sleep does not wait for its end", scenario: "sleep", after: tampering(evArrive, func(_ *world, s *slot) {
 		if s.work == workSleep {
 			s.work = workNone

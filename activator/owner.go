@@ -252,9 +252,7 @@ func (o *owner) begin(f effect, now moment) {
 	switch f.kind {
 	case effReserve:
 		run := o.newStart(f.id, now)
-		o.wg.Go(func() {
-			m.mail.send(event{kind: evReserved, id: f.id, err: m.ledger.Reserve(run.ctx, m.name, f.id)})
-		})
+		o.wg.Go(func() { o.reserve(run) })
 	case effLaunch:
 		run, launcher := o.newStart(f.id, now), o.launcher
 		o.wg.Go(func() { o.launch(run, launcher, Start{ID: f.id, Slot: f.slot}) })

@@ -30,10 +30,16 @@ func (o *owner) publish() {
 		r := replicaView{since: s.since, gate: o.gates[s.id], ReplicaStatus: ReplicaStatus{
 			ID: s.id, Slot: i, State: s.state, Phase: s.phase, Percent: s.percent, Unknown: s.unknown, Instance: o.instances[s.id],
 		}}
+		if run := o.starts[s.id]; run != nil && s.work == workReserve {
+			r.Reason = run.waitsFor()
+		}
 		if r.gate != nil {
 			r.Limit = c.limitOf(s)
 		}
 		v.replicas = append(v.replicas, r)
+		if v.reason == "" {
+			v.reason = r.Reason
+		}
 		if s.phase != "" && (v.phase == "" || s.percent > v.percent) {
 			v.phase, v.percent = s.phase, s.percent
 		}
@@ -69,7 +75,7 @@ func (o *owner) eta(now moment) etaView {
 			continue
 		}
 		run := o.starts[s.id]
-		if run == nil {
+		if run == nil || s.work == workReserve { // nobody knows how long others keep their devices
 			continue
 		}
 		e := etaView{at: run.began, began: run.began, ages: true}

@@ -18,7 +18,8 @@ type startRun struct {
 
 	mu       sync.Mutex // guards the fields below
 	latest   Progress
-	reported bool // an evProgress is in the mailbox
+	reason   string // why it waits for devices
+	reported bool   // an evProgress is in the mailbox
 	phases   []PhaseStart
 }
 
@@ -29,6 +30,7 @@ const phasesKept = 32
 // its context ends only when the machine says so.
 func (o *owner) newStart(id uint64, now moment) *startRun {
 	if s := o.starts[id]; s != nil {
+		s.granted()
 		s.began = now // the wait for devices is no part of how long a start takes
 		return s
 	}
@@ -68,6 +70,32 @@ func (s *startRun) note(p Progress, elapsed time.Duration) bool {
 	tell := !s.reported
 	s.reported = true
 	return tell
+}
+
+// reserve waits for devices.
+func (o *owner) reserve(run *startRun) {
+	m := o.model
+	err := m.ledger.Reserve(run.ctx, m.name, run.id, func(reason string) {
+		run.mu.Lock()
+		run.reason, run.latest = reason, Progress{Phase: phaseQueued}
+		run.mu.Unlock()
+		m.mail.send(event{kind: evProgress, id: run.id})
+	})
+	m.mail.send(event{kind: evReserved, id: run.id, err: err})
+}
+
+// waitsFor is why the start waits for devices; empty once it has some.
+func (s *startRun) waitsFor() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// granted: it waits for devices no more.
+func (s *startRun) granted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reason, s.latest = "", Progress{}
 }
 
 func (s *startRun) read() (phase string, percent float64) {

@@ -29,8 +29,13 @@ type ReplicaStatus struct {
 	Since    time.Time // of the state
 	InFlight int
 	Limit    int // of requests at once; 0 before it is ready
-	Phase    string
-	Percent  float64
+	// IdleSince is the end of the last request, or when it became ready if none came; it means something while
+	// InFlight is 0, and is zero before it is ready.
+	IdleSince time.Time
+	Phase     string
+	Percent   float64
+	// Reason is why it waits for devices; empty if it does not.
+	Reason string
 	// Unknown: adopted, and nobody has told yet whether requests of an earlier gateway are in flight.
 	Unknown  bool
 	Instance Instance // nil before it is ready
@@ -64,6 +69,7 @@ type view struct {
 	replicas []replicaView
 	phase    string
 	percent  float64
+	reason   string
 	eta      etaView
 	failure  failure
 	live     bool  // some replica serves, or may soon
@@ -110,7 +116,7 @@ func (e etaView) percent(now moment) float64 {
 }
 
 func (v *view) waitStatus(now moment) WaitStatus {
-	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, ETA: v.eta.left(now)}
+	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, Reason: v.reason, ETA: v.eta.left(now)}
 	if v.eta.ages {
 		s.Percent = v.eta.percent(now)
 	}
@@ -141,8 +147,9 @@ func (m *Model) Status() Status {
 		status.Since = m.at(r.since)
 		if r.gate != nil {
 			status.InFlight = r.gate.load().inFlight()
+			status.IdleSince = m.at(r.gate.idleSince())
 		}
-		if status.State == Starting && v.eta.ages {
+		if status.State == Starting && status.Reason == "" && v.eta.ages {
 			status.Percent = v.eta.percent(now)
 		}
 		s.Replicas = append(s.Replicas, status)

@@ -112,6 +112,8 @@ type WaitStatus struct {
 	// Phase and Percent are of the start that the request waits for; empty and 0 when unknown.
 	Phase   string
 	Percent float64
+	// Reason is why the start waits for devices; empty if it does not.
+	Reason string
 	// ETA is the time until a replica is ready, as learned from earlier starts; 0: unknown.
 	ETA time.Duration
 	// Position is the place in the order of dispatch, 1 being next, at most half a second old.

@@ -1,5 +1,7 @@
 package activator
 
+import "errors"
+
 // What each event does to a slot. Every handler of one replica's event reports whether the event made sense.
 
 func (m *machine) onPoke() {
@@ -82,15 +84,18 @@ func (m *machine) start(i int, now moment) {
 	m.counters.Starts++
 	m.become(s, Starting, now, "wanted")
 	if m.needLedger {
-		s.work, s.phase = workReserve, "queued"
+		s.work, s.phase = workReserve, phaseQueued
 		m.emit(effect{kind: effReserve, id: s.id, slot: i})
 		return
 	}
 	m.launch(s)
 }
 
+// phaseQueued is that of a start which waits for devices.
+const phaseQueued = "queued"
+
 func (m *machine) launch(s *slot) {
-	s.work = workLaunch
+	s.work, s.phase = workLaunch, ""
 	m.emit(effect{kind: effLaunch, id: s.id, slot: m.indexOf(s)})
 }
 
@@ -103,6 +108,8 @@ func (m *machine) onReserved(s *slot, e event, now moment) bool {
 	switch {
 	case s.cancelled:
 		m.vacate(s, now, "cancelled")
+	case errors.Is(e.err, ErrUnwanted):
+		m.vacate(s, now, "not wanted any more")
 	case e.err != nil:
 		m.startFailed(s, e, now)
 	default:

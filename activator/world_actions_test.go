@@ -31,12 +31,13 @@ const (
 	doScale
 	doAdopt
 	doRetry
+	doYield
 )
 
 func (a action) progress() bool { return a.what <= doTick && a.how != 1 }
 
 func (a action) String() string {
-	names := [...]string{"owner", "work", "request", "settle", "tick", "cancel", "crash", "update", "unload", "close", "hurry", "preempt", "scale", "adopt", "retry"}
+	names := [...]string{"owner", "work", "request", "settle", "tick", "cancel", "crash", "update", "unload", "close", "hurry", "preempt", "scale", "adopt", "retry", "yield"}
 	return fmt.Sprintf("%s(%d,%d)", names[a.what], a.i, a.how)
 }
 
@@ -133,6 +134,9 @@ func (w *world) surroundings(list []action) []action {
 		if w.left.preempt > 0 {
 			add(doPreempt, i, 0)
 		}
+		if w.left.yield > 0 {
+			add(doYield, i, 0)
+		}
 	}
 	for i := range w.threads {
 		if w.left.cancel > 0 && w.threads[i].pc == pcWait {
@@ -194,6 +198,9 @@ func (w *world) apply(a action) {
 	case doPreempt:
 		w.left.preempt--
 		w.send(event{kind: evPreempt, id: w.procs[i].id})
+	case doYield:
+		w.left.yield--
+		w.send(event{kind: evPreempt, id: w.procs[i].id, ok: true})
 	case doScale:
 		w.left.scale--
 		n := w.sc.scaleTo // and back to none with the last one
@@ -233,7 +240,11 @@ func (w *world) endWork(p *proc, how int8) {
 			w.left.deny--
 		}
 		p.devices = !failed
-		w.send(event{kind: evReserved, id: p.id, err: pick(errDenied)})
+		denied := errDenied
+		if w.sc.unwanted {
+			denied = ErrUnwanted
+		}
+		w.send(event{kind: evReserved, id: p.id, err: pick(denied)})
 	case workLaunch:
 		if how == 1 {
 			w.left.startFail--

@@ -152,7 +152,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	}
 	l := w.left
 	b = append(b, byte(l.cancel), byte(l.crash), byte(l.startFail), byte(l.stopFail), byte(l.sleepFail), byte(l.wakeFail), byte(l.deny),
-		byte(l.update), byte(l.unload), byte(l.close), byte(l.hurry), byte(l.preempt), byte(l.scale), byte(l.adopt), byte(l.retry))
+		byte(l.update), byte(l.unload), byte(l.close), byte(l.hurry), byte(l.preempt), byte(l.scale), byte(l.adopt), byte(l.retry), byte(l.yield))
 	return [2]uint64{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}, b
 }
 

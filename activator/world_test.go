@@ -115,6 +115,7 @@ type ownerLook struct {
 type budget struct {
 	cancel, crash, startFail, stopFail, sleepFail, wakeFail, deny int8
 	update, unload, close, hurry, preempt, scale, adopt, retry    int8
+	yield                                                         int8
 }
 
 type scenario struct {
@@ -128,6 +129,7 @@ type scenario struct {
 	bound     int
 	budget    budget
 	scaleTo   int
+	unwanted  bool // devices are denied because nobody wants them any more
 	mayFail   bool // requests may fail (a start failed or the model left)
 	tickets   []*Ticket
 }
@@ -288,7 +290,7 @@ func (w *world) stepOn(e event) {
 	}
 	var due [4]uint64 // replicas whose drain time is up
 	for i := range w.core.slots {
-		if s := &w.core.slots[i]; s.state == Draining && s.drainBy <= w.now {
+		if s := &w.core.slots[i]; s.state == Draining && s.drainBy != 0 && s.drainBy <= w.now && w.core.mustLeave(s) {
 			due[i] = s.id
 		}
 	}

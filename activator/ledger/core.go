@@ -1,0 +1,393 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pilotlight/activator"
+)
+
+// whole is one device in thousandths.
+const whole = 1000
+
+// core decides who gets which devices. It does no I/O, reads no clock and starts no goroutine.
+type core struct {
+	devices []device
+	terms   map[string]Terms
+	holds   []*hold // in the order of their grants
+	wants   []*want // in the order of their arrival
+	log     []event // what happened to devices, for Ledger's log; read and cleared by it
+}
+
+// device is a Device and its condition.
+type device struct {
+	Device
+	condition condition
+	since     time.Time // of the condition
+	baseline  int64     // what is in use although nobody holds it; −1: not measured yet
+	problem   string    // Quarantined: what is wrong
+}
+
+// condition is whether a device can be given out.
+type condition uint8
+
+const (
+	// Usable can be given out.
+	Usable condition = iota
+	// Settling waits for the memory of those who held it.
+	Settling
+	// Quarantined has waited too long; it is measured now and then.
+	Quarantined
+)
+
+var conditionNames = [...]string{"usable", "settling", "quarantined"}
+
+func (c condition) String() string { return conditionNames[c] }
+
+// hold is a replica with devices.
+type hold struct {
+	who     Replica
+	devices []int
+	share   int // thousandths of each
+	since   time.Time
+	look    look
+	seen    bool // look was ever seen
+	leaving bool // it agreed to leave
+	asked   bool // it was asked, and has not answered
+	// askAgain is when to ask it again; it was busy.
+	askAgain time.Time
+}
+
+// want is a replica that waits.
+type want struct {
+	who    Replica
+	terms  Terms
+	since  time.Time
+	wanted time.Time // when a request last waited for its model
+	reason string
+}
+
+// need is what it takes of each device.
+func (t Terms) need() int {
+	if t.Share > 0 && t.Count == 1 {
+		return min(t.Share, whole)
+	}
+	return whole
+}
+
+func newCore(devices []Device, now time.Time) core {
+	c := core{terms: map[string]Terms{}}
+	for _, d := range devices {
+		own := device{Device: d, baseline: -1, since: now}
+		if d.Kind != "" {
+			own.Group = "" // the kind says it
+		}
+		if d.Measured && !d.Missing {
+			own.condition = Settling // until it was measured
+		}
+		c.devices = append(c.devices, own)
+	}
+	return c
+}
+
+func (c *core) setTerms(model string, t Terms) { c.terms[model] = t }
+
+// reserve enters a newcomer; false: its model asks for nothing.
+func (c *core) reserve(who Replica, now time.Time) bool {
+	t := c.terms[who.Model]
+	if t.Count == 0 {
+		return false
+	}
+	if c.holdOf(who) != nil || c.wantOf(who) != nil {
+		panic(fmt.Sprintf("BUG: replica %d of %s reserves devices twice", who.ID, who.Model))
+	}
+	c.wants = append(c.wants, &want{who: who, terms: t, since: now, wanted: now})
+	return true
+}
+
+func (c *core) cancel(who Replica) {
+	c.wants = slices.DeleteFunc(c.wants, func(w *want) bool { return w.who == who })
+}
+
+// release takes back what a replica held; nothing if it held nothing.
+func (c *core) release(who Replica, now time.Time) {
+	h := c.holdOf(who)
+	if h == nil {
+		return
+	}
+	c.holds = slices.DeleteFunc(c.holds, func(o *hold) bool { return o == h })
+	for _, i := range h.devices {
+		if d := &c.devices[i]; d.Measured {
+			d.become(Settling, now)
+		}
+	}
+}
+
+func (d *device) become(to condition, now time.Time) {
+	d.condition, d.since, d.problem = to, now, ""
+}
+
+// answered is what a replica that was asked to leave has said.
+func (c *core) answered(who Replica, leaves bool, now time.Time) {
+	h := c.holdOf(who)
+	if h == nil {
+		return
+	}
+	h.asked = false
+	if leaves {
+		h.leaving = true
+	} else {
+		h.askAgain = now.Add(askPause)
+	}
+}
+
+// watcher shows the models to the core.
+type watcher interface {
+	look(Replica) (look, bool)
+	demand(model string) int
+}
+
+// decision is what is to be done.
+type decision struct {
+	ends []end
+	asks []ask
+}
+
+// end of a wait: with devices, or with an error.
+type end struct {
+	who Replica
+	err error
+}
+
+// ask a replica to leave; yield: although it is busy.
+type ask struct {
+	who      Replica
+	yield    bool
+	forModel string
+}
+
+// UnfitError is why a replica can never have devices.
+type UnfitError struct {
+	// Asked and Have are for people: "2 L40s", "4 A10 and 1 H200".
+	Asked, Have string
+}
+
+func (e *UnfitError) Error() string {
+	return fmt.Sprintf("asks for %s, and this machine has %s", e.Asked, e.Have)
+}
+
+// IsPermanent is activator's question.
+func (e *UnfitError) IsPermanent() bool { return true }
+
+// decide gives what is free to those who wait, in their order, and asks for what is not.
+func (c *core) decide(now time.Time, w watcher) decision {
+	var d decision
+	for _, h := range c.holds {
+		if seen, ok := w.look(h.who); ok {
+			h.look, h.seen = seen, true
+		}
+	}
+	claimed := make([]int, len(c.devices)) // thousandths that somebody earlier in the order waits for
+	ahead := ""
+	for _, n := range c.ordered() {
+		if w.demand(n.who.Model) > 0 || c.missing(n) {
+			n.wanted = now
+		}
+		if !c.fits(n.terms) {
+			c.cancel(n.who)
+			d.ends = append(d.ends, end{n.who, &UnfitError{Asked: asked(n.terms), Have: c.have()}})
+			continue
+		}
+		if !n.wanted.Equal(now) { // it keeps its place for a while, and takes nothing
+			n.reason = "waiting for GPUs: no request waits"
+			if now.Sub(n.wanted) >= linger {
+				c.cancel(n.who)
+				d.ends = append(d.ends, end{n.who, activator.ErrUnwanted})
+			}
+			continue
+		}
+		p, ok := c.plan(n, claimed, now)
+		if !ok {
+			n.reason = c.hopelessReason(n, ahead, now)
+			continue
+		}
+		if p.worst == isFree && !c.startsOn(p.devices) {
+			c.grant(n, p.devices, now)
+			d.ends = append(d.ends, end{n.who, nil})
+			continue
+		}
+		for _, i := range p.devices {
+			claimed[i] += n.terms.need()
+		}
+		n.reason = "waiting for GPUs: " + c.reason(n, p, now)
+		if ahead == "" {
+			ahead = n.who.Model
+		}
+		if p.worst > isDue {
+			continue
+		}
+		for _, v := range p.victims {
+			if s := c.standingOf(v, n, now); (s == isIdle || s == isDue) && !v.asked {
+				v.asked = true
+				d.asks = append(d.asks, ask{v.who, s == isDue, n.who.Model})
+			}
+		}
+	}
+	return d
+}
+
+// ordered are those who wait, next first.
+func (c *core) ordered() []*want {
+	out := slices.Clone(c.wants)
+	slices.SortStableFunc(out, c.before)
+	return out
+}
+
+// missing: the model has fewer replicas than it always has, so that it needs no request to want one.
+func (c *core) missing(n *want) bool {
+	have := 0
+	for _, h := range c.holds {
+		if h.who.Model == n.who.Model {
+			have++
+		}
+	}
+	return have < c.terms[n.who.Model].Keep
+}
+
+func (c *core) grant(n *want, devices []int, now time.Time) {
+	c.cancel(n.who)
+	c.holds = append(c.holds, &hold{who: n.who, devices: devices, share: n.terms.need(), since: now})
+}
+
+// startsOn: engines that start on one device at the same time misjudge what memory is free. Only shares can.
+func (c *core) startsOn(devices []int) bool {
+	for _, i := range devices {
+		for _, h := range c.on(i) {
+			if !h.seen || h.look.state == activator.Starting {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// on are the holders of a device.
+func (c *core) on(i int) []*hold {
+	var out []*hold
+	for _, h := range c.holds {
+		if slices.Contains(h.devices, i) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (c *core) holdOf(who Replica) *hold {
+	for _, h := range c.holds {
+		if h.who == who {
+			return h
+		}
+	}
+	return nil
+}
+
+func (c *core) wantOf(who Replica) *want {
+	for _, w := range c.wants {
+		if w.who == who {
+			return w
+		}
+	}
+	return nil
+}
+
+// placement is Ledger.Placement's.
+func (c *core) placement(who Replica) (Placement, bool) {
+	h := c.holdOf(who)
+	if h == nil {
+		return Placement{}, false
+	}
+	var p Placement
+	for _, i := range h.devices {
+		p.Devices = append(p.Devices, c.devices[i].Device)
+	}
+	if h.share < whole {
+		p.Share = h.share
+		others := 0
+		for _, o := range c.on(h.devices[0]) {
+			if o != h {
+				others += o.share
+			}
+		}
+		p.Free = c.devices[h.devices[0]].Memory * int64(whole-others) / whole
+	}
+	return p, true
+}
+
+// fits: it would get its devices if nobody else had any.
+func (c *core) fits(t Terms) bool {
+	for _, g := range c.groups(t.Kind, t.Count) {
+		if len(g) >= t.Count {
+			return true
+		}
+	}
+	return false
+}
+
+// groups are the sets of devices that a replica's may come from.
+func (c *core) groups(kind string, count int) [][]int {
+	type key struct{ kind, group string }
+	byKey := map[key]int{}
+	var out [][]int
+	for i, d := range c.devices {
+		if d.Missing || kind != "" && d.Kind != kind {
+			continue
+		}
+		k := key{d.Kind, d.Group}
+		if count == 1 {
+			k = key{} // any will do
+		}
+		at, ok := byKey[k]
+		if !ok {
+			at = len(out)
+			byKey[k] = at
+			out = append(out, nil)
+		}
+		out[at] = append(out[at], i)
+	}
+	return out
+}
+
+func asked(t Terms) string {
+	kind := t.Kind
+	if kind == "" {
+		kind = "GPUs of one kind"
+		if t.Count == 1 {
+			kind = "GPU"
+		}
+	}
+	return fmt.Sprintf("%d %s", t.Count, kind)
+}
+
+// have lists the devices by kind.
+func (c *core) have() string {
+	counts := map[string]int{}
+	var names []string
+	for _, d := range c.devices {
+		name := d.Kind
+		if name == "" {
+			name = "of another kind"
+		}
+		if d.Missing {
+			name += " that nvidia-smi does not show"
+		}
+		if counts[name]++; counts[name] == 1 {
+			names = append(names, name)
+		}
+	}
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%d %s", counts[name], name)
+	}
+	return strings.Join(names, " and ")
+}
