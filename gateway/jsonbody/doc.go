@@ -11,6 +11,9 @@
 // gateway that reads one model and an engine that reads another is a hole, so Scan accepts only what all
 // strict parsers read the same way.
 //
+// Long strings are read with AVX2 vectors where the processor has them, and in words of 8 bytes elsewhere; what
+// is accepted, and what is said of the rest, is the same.
+//
 // The package does no I/O, keeps no state between calls and starts no goroutine. Functions may be called
 // concurrently; a Fields or Patch value belongs to one goroutine at a time.
 package jsonbody

@@ -30,15 +30,14 @@ func marks(w uint64) uint64 {
 // body are inside a few long ones (text, base64 images): short ones end in the first words that are read,
 // and long ones are left to vectors.
 func skipString(b []byte, i int) (int, fault) {
-	for s := b[i:min(i+shortString, len(b))]; len(s) >= 8; s = s[8:] {
-		if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
+	for end := i + shortString; i < end && i+8 <= len(b); i += 8 {
+		if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			i += bits.TrailingZeros64(m) >> 3
 			if b[i] == '"' {
 				return i + 1, faultNone
 			}
 			break
 		}
-		i += 8
 	}
 	for {
 		n, closed := skipText(b, i)
