@@ -74,14 +74,14 @@ func (j job) validate() error {
 }
 
 func (j job) body() string {
-	user := ""
+	stream, text := "", ""
 	switch {
 	case j.Frames > 0:
-		user = fmt.Sprintf(`"stream":true,%s%d,every=%d",`, frameKey, j.Frames, j.Every.Milliseconds())
+		stream, text = `"stream":true,`, fmt.Sprintf("%s%d,every=%d ", frameWord, j.Frames, j.Every.Milliseconds())
 	case j.Stream:
-		user = `"stream":true,"max_tokens":2,`
+		stream = `"stream":true,"max_tokens":2,`
 	}
-	body := fmt.Sprintf(`{"model":%q,%s"messages":[{"role":"user","content":"`, j.Models[0], user)
+	body := fmt.Sprintf(`{"model":%q,%s"messages":[{"role":"user","content":"%s`, j.Models[0], stream, text)
 	return body + strings.Repeat("x", max(0, j.BodyBytes-len(body)-len(`"}]}`))) + `"}]}`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
 		return err
 	}
-	l := &lab{self: self, dir: dir, binary: o.binary, cache: filepath.Join(cache, "pilotlight", "compare"), files: files, say: say}
+	l := &lab{self: self, dir: dir, binary: o.binary, cache: filepath.Join(cache, "pilotlight", "compare"), files: files, key: "sk-" + rand.Text(), say: say}
 	if l.binary == "" {
 		say("building the gateway")
 		if l.binary, err = build(ctx, dir); err != nil {
@@ -149,7 +150,7 @@ func (l *lab) peers(ctx context.Context, o options, engine *process, engines []s
 	}
 	if has("latency") {
 		l.say("plain requests, one connection")
-		direct := &subject{name: "direct", addr: l.engine, keys: []string{"none"}, models: []string{served}, process: engine}
+		direct := &subject{name: "direct", addr: l.engine, keys: []string{l.key}, models: []string{served}, process: engine}
 		if r.Latency, err = l.interleave(ctx, append([]*subject{direct}, subjects...), o.rounds, plain(1, o.plainFor)); err != nil {
 			return err
 		}

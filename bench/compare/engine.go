@@ -13,9 +13,11 @@ import (
 	"time"
 )
 
-// The engine answers what it is asked for in the request's user member: nothing gives plainAnswer, "frames=N,every=MS" a stream of N
-// frames, one each MS milliseconds. Frames are numbered, so that the client can tell whether all came, in order.
-const frameKey = `"user":"frames=`
+// The engine answers what it is asked for at the start of the message, which every proxy passes on: "frames=N,every=MS" gives a stream of N
+// frames, one each MS milliseconds, and anything else plainAnswer. Frames are numbered, so that the client can tell whether all came, in order.
+const frameWord = "frames="
+
+var frameKey = []byte(`"content":"` + frameWord)
 
 var plainAnswer = func() []byte {
 	body := `{"id":"chatcmpl-0","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"` +
@@ -72,7 +74,7 @@ func answerAll(c net.Conn) {
 		if err != nil {
 			return
 		}
-		switch i := bytes.Index(body, []byte(frameKey)); {
+		switch i := bytes.Index(body, frameKey); {
 		case get:
 			_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", len(information), information)
 		case i < 0:

@@ -22,6 +22,14 @@ func order(m map[string][]sample) []string {
 // bare is the subject that most targets are held against.
 const bare = "fasthttp"
 
+// times writes the median of ratios; a dash if there is none.
+func times(ratios []float64) string {
+	if len(ratios) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", middle(ratios))
+}
+
 func (r *results) markdown() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -47,8 +55,8 @@ func (r *results) markdown() string {
 		p("| subject | CPU µs/request | ± | requests/s | CPU ÷ bare fasthttp | ± | errors |\n|---|---|---|---|---|---|---|")
 		for _, name := range order(m) {
 			of := against(m[name], m[bare], perRequest, ratio)
-			p("| %s | %.1f | %.0f %% | %.0f | %.2f | %.0f %% | %d |", name, median(m[name], perRequest), 100*spread(m[name], perRequest), median(m[name], perSecond),
-				middle(of), 100*deviation(of), failures(m[name]))
+			p("| %s | %.1f | %.0f %% | %.0f | %s | %.0f %% | %d |", name, median(m[name], perRequest), 100*spread(m[name], perRequest), median(m[name], perSecond),
+				times(of), 100*deviation(of), failures(m[name]))
 		}
 	}
 	if m := r.Latency; m != nil {
@@ -63,8 +71,8 @@ func (r *results) markdown() string {
 		p("\n## Streams: 400 at once, 50 frames a second each\n")
 		p("| subject | CPU µs/frame | ± | ÷ bare fasthttp | ÷ nginx | streams | frames | errors |\n|---|---|---|---|---|---|---|---|")
 		for _, name := range order(m) {
-			p("| %s | %.1f | %.0f %% | %.2f | %.2f | %.0f | %.0f | %d |", name, median(m[name], perFrame), 100*spread(m[name], perFrame),
-				middle(against(m[name], m[bare], perFrame, ratio)), middle(against(m[name], m["nginx"], perFrame, ratio)),
+			p("| %s | %.1f | %.0f %% | %s | %s | %.0f | %.0f | %d |", name, median(m[name], perFrame), 100*spread(m[name], perFrame),
+				times(against(m[name], m[bare], perFrame, ratio)), times(against(m[name], m["nginx"], perFrame, ratio)),
 				median(m[name], func(s sample) float64 { return float64(s.Requests) }), median(m[name], func(s sample) float64 { return float64(s.Frames) }), failures(m[name]))
 		}
 	}

@@ -41,6 +41,7 @@ type lab struct {
 	binary string // of the gateway
 	cache  string // where pip installs
 	files  int    // how many a process may have open
+	key    string // what clients of peers send: litellm does not start without one, the others do not look at it
 	say    func(format string, args ...any)
 }
 
@@ -92,6 +93,7 @@ const litellmConfig = `model_list:
   - model_name: bench
     litellm_params: {model: openai/bench, api_base: "http://%s/v1", api_key: none}
 litellm_settings: {telemetry: false}
+general_settings: {master_key: %q}
 `
 
 var peers = map[string]peer{
@@ -118,7 +120,7 @@ var peers = map[string]peer{
 		}},
 	"litellm": {install: pip("litellm[proxy]"), version: func(l *lab) []string { return l.pipShow("litellm") }, wait: 2 * time.Minute,
 		start: func(l *lab, port int) ([]string, []string, error) {
-			file, err := l.write("litellm.yaml", fmt.Sprintf(litellmConfig, l.engine))
+			file, err := l.write("litellm.yaml", fmt.Sprintf(litellmConfig, l.engine, l.key))
 			return []string{filepath.Join(l.cache, "litellm", "bin", "litellm"), "--config", file, "--host", "127.0.0.1", "--port", fmt.Sprint(port), "--num_workers", "2"},
 				[]string{"LITELLM_LOG=ERROR", "LITELLM_LOCAL_MODEL_COST_MAP=True", "NO_DOCS=True"}, err
 		}},
@@ -203,7 +205,7 @@ func (l *lab) begin(ctx context.Context, name string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{name: name, addr: local(port), keys: []string{"none"}, models: []string{served}}
+	s := &subject{name: name, addr: local(port), keys: []string{l.key}, models: []string{served}}
 	if p.version != nil {
 		out, err := run(ctx, p.version(l)...)
 		if err != nil {
@@ -225,7 +227,7 @@ func (l *lab) bare(ctx context.Context, name string, upstreams, pools int) (*sub
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{name: name, addr: local(port), keys: []string{"none"}, models: []string{served}}
+	s := &subject{name: name, addr: local(port), keys: []string{l.key}, models: []string{served}}
 	if s.process, err = start(l.dir, name, nil, l.self, "role", "fasthttp", "--listen", s.addr, "--upstream", l.engine,
 		"--upstreams", fmt.Sprint(upstreams), "--pools", fmt.Sprint(pools)); err != nil {
 		return nil, err
