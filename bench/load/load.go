@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Caller is one API key and whom it stands for.
@@ -52,12 +54,17 @@ type Options struct {
 	Progress func(sent, done, failed int)
 	// Transport carries the requests; nil means one of HTTP/1.1 (as the official SDKs speak it) with enough connections.
 	Transport http.RoundTripper
+
+	// sleep is for short times, exactly; nil means the kernel's. Tests in a bubble have time of their own.
+	sleep func(time.Duration)
 }
 
 const (
 	defaultTimeout     = 10 * time.Minute
 	defaultMaxInFlight = 10_000
 	progressEvery      = 5 * time.Second
+	// Go's timers wait in epoll, which knows whole milliseconds only: they end up to one too late, and a busy machine adds to it.
+	timerSlack = 2 * time.Millisecond
 )
 
 // withDefaults is o with its zero values replaced, or what is wrong with it.
@@ -93,6 +100,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = defaultMaxInFlight
+	}
+	if o.sleep == nil {
+		o.sleep = sleep
 	}
 	return o, nil
 }
@@ -148,12 +158,15 @@ func (r *run) send(ctx context.Context) {
 	for i, a := range r.o.Plan {
 		q := r.draw.question(i, a) // before its time has come: making a long prompt takes a while
 		planned := r.start.Add(a.At)
-		if wait := time.Until(planned); wait > 0 {
-			timer.Reset(wait)
+		if wait := time.Until(planned); wait > timerSlack {
+			timer.Reset(wait - timerSlack)
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
 			}
+		}
+		if wait := time.Until(planned); wait > 0 && ctx.Err() == nil {
+			r.o.sleep(wait)
 		}
 		if ctx.Err() != nil {
 			break
@@ -186,4 +199,10 @@ func (r *run) tell(ended <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// sleep waits in the kernel, which keeps short times to some 0.1 ms.
+func sleep(d time.Duration) {
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&t, nil) // a signal ends it early, by less than timerSlack
 }

@@ -51,7 +51,7 @@ func TestStallsAreChargedToAllWhoWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turn := make(chan struct{}, 1)
 		n := 0
-		r, err := Run(t.Context(), Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(100, 10*time.Millisecond), Transport: engine(func(*http.Request) (io.Reader, error) {
+		r, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(100, 10*time.Millisecond), Transport: engine(func(*http.Request) (io.Reader, error) {
 			turn <- struct{}{}
 			defer func() { <-turn }()
 			if n++; n == 20 {
@@ -75,7 +75,7 @@ func TestStallsAreChargedToAllWhoWaited(t *testing.T) {
 // What the generator misses is part of the latency, and is said.
 func TestLateGeneratorChargesItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, err := Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(1, 0), Transport: engine(func(*http.Request) (io.Reader, error) {
+		o, err := Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(1, 0), Transport: engine(func(*http.Request) (io.Reader, error) {
 			time.Sleep(50 * time.Millisecond)
 			return strings.NewReader(wholeAnswer), nil
 		})}.withDefaults()
@@ -93,7 +93,7 @@ func TestLateGeneratorChargesItself(t *testing.T) {
 
 func TestTimesOfAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, err := Run(t.Context(), Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Stream: 1, Plan: plan(3, time.Second), Transport: engine(func(*http.Request) (io.Reader, error) {
+		r, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Stream: 1, Plan: plan(3, time.Second), Transport: engine(func(*http.Request) (io.Reader, error) {
 			out, in := io.Pipe()
 			go func() {
 				time.Sleep(100 * time.Millisecond)
@@ -119,7 +119,7 @@ func TestTimesOfAStream(t *testing.T) {
 
 func TestDropsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, err := Run(t.Context(), Options{URL: "http://x/v1", Callers: []Caller{{"a", ""}, {"b", ""}}, Models: []Share{{"m", 1}}, Plan: plan(10, time.Millisecond), MaxInFlight: 3,
+		r, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Callers: []Caller{{"a", ""}, {"b", ""}}, Models: []Share{{"m", 1}}, Plan: plan(10, time.Millisecond), MaxInFlight: 3,
 			Transport: engine(func(*http.Request) (io.Reader, error) {
 				time.Sleep(time.Second)
 				return strings.NewReader(wholeAnswer), nil
@@ -136,7 +136,7 @@ func TestDropsAreCounted(t *testing.T) {
 func TestWarmupIsSentAndNotCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
-		r, err := Run(t.Context(), Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(20, 100*time.Millisecond), Warmup: time.Second, Transport: engine(func(*http.Request) (io.Reader, error) {
+		r, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(20, 100*time.Millisecond), Warmup: time.Second, Transport: engine(func(*http.Request) (io.Reader, error) {
 			if n := sent.Add(1); n <= 10 {
 				time.Sleep(5 * time.Second) // slow, and then one fails
 				if n == 3 {
@@ -162,7 +162,7 @@ func TestInterruptEndsTheRun(t *testing.T) {
 		defer cancel()
 		var told atomic.Int64
 		began := time.Now()
-		r, err := Run(ctx, Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(1000, 100*time.Millisecond), Progress: func(int, int, int) { told.Add(1) },
+		r, err := Run(ctx, Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(1000, 100*time.Millisecond), Progress: func(int, int, int) { told.Add(1) },
 			Transport: engine(func(r *http.Request) (io.Reader, error) {
 				select {
 				case <-time.After(500 * time.Millisecond):
@@ -184,7 +184,7 @@ func TestInterruptEndsTheRun(t *testing.T) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told [][3]int
-		_, err := Run(t.Context(), Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(12, 900*time.Millisecond), Progress: func(sent, done, failed int) { told = append(told, [3]int{sent, done, failed}) },
+		_, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(12, 900*time.Millisecond), Progress: func(sent, done, failed int) { told = append(told, [3]int{sent, done, failed}) },
 			Transport: engine(func(*http.Request) (io.Reader, error) {
 				time.Sleep(950 * time.Millisecond)
 				return strings.NewReader("no JSON"), nil
@@ -250,7 +250,7 @@ func TestColdRequestsAreKeptApart(t *testing.T) {
 				for i := range p {
 					p[i].At += 500 * time.Millisecond * time.Duration(min(i, 1)) // the first at 0, the second at 1.5 s
 				}
-				r, err := Run(t.Context(), Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Stream: 1, Plan: p, Transport: g})
+				r, err := Run(t.Context(), Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Stream: 1, Plan: p, Transport: g})
 				if err != nil || r.OK != 50 || r.Cold != tt.cold || r.ColdEnd.Count != tt.cold || r.ColdTTFT.Count != tt.cold || r.EndToEnd.Count != 50-tt.cold || !near(r.ColdTTFT.Max, tt.coldMost) {
 					t.Errorf("%+v, %v", r, err)
 				}

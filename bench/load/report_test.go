@@ -158,9 +158,9 @@ func TestCurvesEndWhereTheirMeasurementsDo(t *testing.T) {
 		h.add(time.Duration(i) * time.Second)
 	}
 	c := curveOf("x", h)
-	at := func(nine float64) *float64 { return c.Seconds[int(math.Round(nine*20))] }
-	if !near(*at(1), 90) || !near(*at(2), 99) || at(2.05) != nil || at(4) != nil || !near(*at(0), 1) {
-		t.Errorf("%v %v %v", *at(0), *at(1), *at(2))
+	at := func(nine float64) *float64 { return c.Seconds[int(math.Round(nine*20))-1] }
+	if !near(*at(1), 90) || !near(*at(2), 99) || at(2.05) != nil || at(4) != nil || !near(*at(0.05), 11) {
+		t.Errorf("%v %v %v", *at(0.05), *at(1), *at(2))
 	}
 }
 
@@ -169,7 +169,7 @@ func TestReportOfNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		r, err := Run(ctx, Options{URL: "http://x/v1", Models: []Share{{"m", 1}}, Plan: plan(1, 0), Transport: engine(nil)})
+		r, err := Run(ctx, Options{URL: "http://x/v1", sleep: time.Sleep, Models: []Share{{"m", 1}}, Plan: plan(1, 0), Transport: engine(nil)})
 		if err != nil || r.Sent != 0 || !r.Interrupted {
 			t.Fatal(r, err)
 		}

@@ -118,7 +118,7 @@ func TestResultOfKnownCalls(t *testing.T) {
 func TestSeriesHasNoHoles(t *testing.T) {
 	b := series([]Call{{At: 3 * time.Second, Total: time.Second, First: time.Second}, {At: 3*time.Second + 1, Total: 3 * time.Second}, {At: time.Hour, Error: "cut"}})
 	first, last := b[0], b[len(b)-1]
-	if len(b) != 121 || first.At != 0 || first.Width != 30 || first.Arrived != 2 || first.End50 != 1 || first.End99 != 3 || first.TTFT99 != 1 || b[7].Arrived != 0 || b[7].At != 210 || last.Errors["cut"] != 1 {
+	if len(b) != 13 || first.At != 0 || first.Width != 300 || first.Arrived != 2 || first.End50 != 1 || first.End99 != 3 || first.TTFT99 != 1 || b[7].Arrived != 0 || b[7].At != 2100 || last.Errors["cut"] != 1 {
 		t.Errorf("%d buckets, %+v to %+v", len(b), first, last)
 	}
 	if b := series(nil); b == nil || len(b) != 0 {

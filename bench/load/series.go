@@ -24,10 +24,13 @@ type Bucket struct {
 	Late float64 `json:"late_max"`
 }
 
-// mostBuckets bounds a series.
-const mostBuckets = 150
+// A series has so many buckets that ten calls fall into one on average, within these bounds.
+const (
+	leastBuckets = 20
+	mostBuckets  = 150
+)
 
-// widths of buckets: the smallest that makes no more than mostBuckets is taken.
+// widths of buckets: the smallest that makes few enough is taken.
 var widths = []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute}
 
@@ -38,9 +41,10 @@ func series(calls []Call) []Bucket {
 		return list
 	}
 	from, to := calls[0].At, calls[len(calls)-1].At
+	most := time.Duration(min(max(len(calls)/10, leastBuckets), mostBuckets))
 	width := widths[0]
 	for _, width = range widths {
-		if (to-from)/width < mostBuckets {
+		if (to-from)/width < most {
 			break
 		}
 	}

@@ -45,12 +45,7 @@ Ctrl-C ends the run early; what there is by then is reported. The exit code is 1
 		Example: `  pilotlight bench --url http://127.0.0.1:8000/v1 --model qwen3 --rate 20 --duration 1m --html report.html
   pilotlight bench --url http://127.0.0.1:8000/v1 --model a=3 --model b=1 --keys-file tenants.txt --trace azure-llm-code-2023.csv --speed 10`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("duration") && (f.requests > 0 || f.trace != "") {
-				f.duration = 0
-			}
-			return f.run(cmd)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.url, "url", "http://127.0.0.1:8000/v1", "base URL, as clients are given it")
@@ -61,7 +56,7 @@ Ctrl-C ends the run early; what there is by then is reported. The exit code is 1
 	fl.StringVar(&f.arrivals, "arrivals", "poisson", "poisson (independent callers) or constant")
 	fl.StringVar(&f.trace, "trace", "", "play this CSV FILE instead of --rate, --prompt-tokens and --max-tokens")
 	fl.Float64Var(&f.speed, "speed", 1, "play the trace this many times as fast")
-	fl.DurationVar(&f.duration, "duration", 30*time.Second, "length of the plan; of a trace, or with --requests, no bound unless it is given")
+	fl.DurationVar(&f.duration, "duration", 0, "length of the plan; 0: as long as --requests or the trace, else 30s")
 	fl.IntVar(&f.requests, "requests", 0, "at most this many requests; 0: as many as fit")
 	fl.Float64Var(&f.stream, "stream", 1, "share of the requests that ask for a stream, 0 to 1")
 	fl.IntVar(&f.prompt, "prompt-tokens", 200, "median length of prompts, in words of about one token")
@@ -157,7 +152,11 @@ func (f *benchFlags) options() (o load.Options, err error) {
 	if f.arrivals != "poisson" && f.arrivals != "constant" {
 		return o, fmt.Errorf("--arrivals %s: there are poisson and constant", f.arrivals)
 	}
-	o.Plan, err = load.Arrivals{Rate: f.rate, Poisson: f.arrivals == "poisson", Requests: f.requests, For: f.duration, Seed: f.seed,
+	within := f.duration
+	if within == 0 && f.requests == 0 {
+		within = 30 * time.Second
+	}
+	o.Plan, err = load.Arrivals{Rate: f.rate, Poisson: f.arrivals == "poisson", Requests: f.requests, For: within, Seed: f.seed,
 		Prompt: load.Lengths{Median: f.prompt, Sigma: f.promptSigma}, Answer: load.Lengths{Median: f.answer, Sigma: f.answerSigma}}.Plan()
 	return o, err
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func bench(t *testing.T, args ...string) (string, error) {
@@ -64,6 +65,27 @@ func TestBenchCommand(t *testing.T) {
 		{"--model", "m", "--trace", filepath.Join(dir, "none")}, {"--model", "m", "--keys-file", trace}, {"--model", "m", "--prompt-tokens", "0"}} {
 		if _, err := bench(t, bad...); !errors.As(err, &usage) {
 			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+// The default duration ends a plan that nothing else does; what is asked for by number or trace is not cut short by it.
+func TestBenchPlanLength(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace.csv")
+	if err := os.WriteFile(trace, []byte("time,prompt,output\n0,1,1\n20,1,1\n100,1,1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		flags benchFlags
+		want  int
+	}{
+		{benchFlags{}, 30}, {benchFlags{requests: 100}, 100}, {benchFlags{requests: 100, duration: 50 * time.Second}, 50}, {benchFlags{requests: 20, duration: 50 * time.Second}, 20},
+		{benchFlags{trace: trace}, 3}, {benchFlags{trace: trace, duration: 30 * time.Second}, 2}, {benchFlags{trace: trace, duration: 30 * time.Second, speed: 10}, 3}, {benchFlags{trace: trace, requests: 1}, 1},
+	} {
+		f := tt.flags
+		f.models, f.rate, f.arrivals, f.prompt, f.answer = []string{"m"}, 1, "constant", 1, 1
+		if o, err := f.options(); err != nil || len(o.Plan) != tt.want {
+			t.Errorf("%+v: %d requests, %v; want %d", f, len(o.Plan), err, tt.want)
 		}
 	}
 }
