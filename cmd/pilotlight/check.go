@@ -1,11 +1,19 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"pilotlight/activator"
 	"pilotlight/backends/process"
+	"pilotlight/backends/sglang/footprint"
 	"pilotlight/backends/sglang/installed"
 	"pilotlight/internal/config"
 )
@@ -22,14 +30,45 @@ No engine is started; the Python of each SGLang command is asked which release i
 			if err != nil {
 				return usageError{err}
 			}
-			return config.Describe(c.OutOrStdout(), conf, process.Preview)
+			return config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir))
 		},
 	}
 	configFlag(c, &file)
 	return c
 }
 
+// learned tells how long starts took on this machine; nil if that cannot be read, as by another user than the gateway's.
+func learned(c *cobra.Command, stateDir string) func(*config.Model) (time.Duration, bool) {
+	durations, err := activator.OpenDurations(filepath.Join(stateDir, "durations.json"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Fprintln(c.ErrOrStderr(), "learned start times:", err)
+		return nil
+	}
+	return func(m *config.Model) (time.Duration, bool) {
+		took, _, ok := durations.Estimate(m.Name, m.Spec.Hash(), "")
+		return took, ok
+	}
+}
+
 // source reads files for commands that start what is in them, or say what would be started.
 func source() config.Source {
-	return config.Source{Env: os.LookupEnv, EngineRelease: installed.New(os.Environ()).Version}
+	return config.Source{Env: os.LookupEnv, EngineRelease: installed.New(os.Environ()).Version, Footprint: modelFootprint}
+}
+
+// modelFootprint looks at a model that is on this machine, where the engine would look for it.
+func modelFootprint(path, revision string, env map[string]string) (*footprint.Model, error) {
+	folder := footprint.Folder(path, revision, func(name string) string {
+		if value, ok := env[name]; ok {
+			return value
+		}
+		return os.Getenv(name)
+	})
+	if folder == "" {
+		return nil, nil
+	}
+	model, err := footprint.Read(os.DirFS(folder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // it is not there yet, or no folder
+	}
+	return model, err
 }

@@ -20,6 +20,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"pilotlight/backends/sglang/footprint"
 	"pilotlight/gateway"
 )
 
@@ -79,6 +80,9 @@ type Source struct {
 	// EngineRelease tells which release of SGLang a command would start in a folder with variables of its own. nil, and
 	// an error: it is not known, and the arguments are held against every known release.
 	EngineRelease func(command []string, dir string, env map[string]string) (string, error)
+	// Footprint tells what the model at a path or of a repository takes, for an engine with variables of its own. nil, and
+	// a nil Model: it is not at hand.
+	Footprint func(path, revision string, env map[string]string) (*footprint.Model, error)
 }
 
 // Load is Source.Load with the environment only: for those who need the file's settings and start nothing.
@@ -106,13 +110,13 @@ func (s Source) Load(path string) (*Config, error) {
 }
 
 // Parse checks the bytes of a file called name; relative paths in it count from name's folder. The error is
-// always *Problems. It reads no other file. Safe for concurrent use, if EngineRelease is.
+// always *Problems. It reads no other file itself. Safe for concurrent use, if the functions are.
 func (s Source) Parse(name string, data []byte) (*Config, error) {
 	env := s.Env
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	r := &reader{file: name, env: env, engineRelease: s.EngineRelease}
+	r := &reader{file: name, env: env, engineRelease: s.EngineRelease, footprint: s.Footprint}
 	if absolute, err := filepath.Abs(name); err == nil {
 		r.file = absolute // else relative paths stay relative to the working folder
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
@@ -24,8 +25,10 @@ import (
 // warnings and advice. commandLine is the command of a process replica with its address; whatever key it holds
 // in --api-key is masked here, and so are values of env_vars that are or may be secrets. Besides w it only
 // looks whether files exist. The error is w's.
-func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string) error {
-	d := describer{config: c, commandLine: commandLine, exists: exists, lookPath: exec.LookPath}
+//
+// learned tells how long starts of a model took; nil: nobody knows.
+func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string, learned func(*Model) (time.Duration, bool)) error {
+	d := describer{config: c, commandLine: commandLine, learned: learned, exists: exists, lookPath: exec.LookPath}
 	d.all()
 	_, err := w.Write(d.out.Bytes())
 	return err
@@ -39,6 +42,7 @@ func exists(path string) bool {
 type describer struct {
 	config      *Config
 	commandLine func(*backends.Spec) []string
+	learned     func(*Model) (time.Duration, bool)
 	exists      func(path string) bool
 	lookPath    func(program string) (string, error)
 	out         bytes.Buffer
@@ -132,6 +136,7 @@ func (d *describer) model(m *Model) {
 			d.line(1, "secret       %s=*** from %s", s.Env, s.File)
 		}
 		d.resources(m.Resources)
+		d.memory(m)
 		if m.Activator.Min == m.Activator.Max {
 			d.line(1, "scaling      %s, always running", count(m.Activator.Max, "replica"))
 		} else {
@@ -215,6 +220,8 @@ func (d *describer) advice() []string {
 			unbounded = append(unbounded, m.Name)
 		}
 		d.engineAdvice(m, add)
+		d.memoryAdvice(m, add)
+		d.learnedAdvice(m, add)
 	}
 	if len(needKeys) > 0 && !d.exists(c.KeysFile) {
 		add("no keys file %s yet, so nobody can use %s; make a key with `pilotlight keys new`", c.KeysFile, strings.Join(needKeys, ", "))

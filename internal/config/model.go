@@ -90,6 +90,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
 	r.checkArgs(&m, f, command, gpuKnown)
 	r.source(&m, f, command)
+	r.checkMemory(&m, gpu, f.get("extra_args"))
 	r.laterModel(f)
 	if m.Spec.Driver == backends.DriverProcess {
 		r.notEnforced(resources)

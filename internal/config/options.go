@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pilotlight/backends/sglang/flags"
+	"pilotlight/backends/sglang/footprint"
 )
 
 // options is what an SGLang model's arguments mean, kept for Describe.
@@ -15,6 +16,9 @@ type options struct {
 	command *flags.Line // of the command; empty if the program is not known to be SGLang
 	extra   *flags.Line // of extra_args
 	field   string      // model_path or model_hf_path, whichever was given
+	// footprint is what the model's folder tells; nil: it is not at hand, or footprintErr.
+	footprint    *footprint.Model
+	footprintErr error
 }
 
 // release is which options the arguments were held against, and why those.

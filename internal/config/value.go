@@ -9,6 +9,8 @@ import (
 
 	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
+
+	"pilotlight/backends/sglang/footprint"
 )
 
 // reader walks one document and collects what is wrong with it. It works on nodes, not on decoded structs,
@@ -18,6 +20,7 @@ type reader struct {
 	env  func(string) (string, bool)
 	// engineRelease is Source.EngineRelease; nil: nobody knows.
 	engineRelease func(command []string, dir string, env map[string]string) (string, error)
+	footprint     func(path, revision string, env map[string]string) (*footprint.Model, error) // Source.Footprint
 	problems      []Problem
 	warnings      []Problem
 	visited       int
