@@ -17,6 +17,7 @@ import (
 
 type options struct {
 	peers, rows, out, binary, command string
+	streams                           int // at once, in row frames
 	rounds, open, openFor             int // openFor in seconds
 	plainFor, framesFor               time.Duration
 }
@@ -156,9 +157,9 @@ func (l *lab) peers(ctx context.Context, o options, engine *process, engines []s
 		}
 	}
 	if has("frames") {
-		l.say("400 streams of 50 frames a second")
+		l.say("%d streams of 50 frames a second", o.streams)
 		fast := slices.DeleteFunc(slices.Clone(subjects), func(s *subject) bool { return slow[s.name] })
-		frames := job{Conns: 400, Stream: true, Frames: int(o.framesFor / (20 * time.Millisecond)), Every: 20 * time.Millisecond, BodyBytes: 1000}
+		frames := job{Conns: o.streams, Stream: true, Frames: int(o.framesFor / (20 * time.Millisecond)), Every: 20 * time.Millisecond, BodyBytes: 1000}
 		if r.Frames, err = l.interleave(ctx, fast, o.rounds, frames); err != nil {
 			return err
 		}

@@ -219,7 +219,7 @@ func TestQuickRun(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	out := t.TempDir()
-	o := options{peers: "fasthttp,nethttp", rows: "plain,latency,frames,open", rounds: 1, plainFor: 300 * time.Millisecond, framesFor: time.Second, open: 20, openFor: 3, out: out, binary: binary}
+	o := options{peers: "fasthttp,nethttp", rows: "plain,latency,frames,open", rounds: 1, streams: 20, plainFor: 300 * time.Millisecond, framesFor: time.Second, open: 20, openFor: 3, out: out, binary: binary}
 	if err := compare(context.Background(), o, t.Output()); err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +233,13 @@ func TestQuickRun(t *testing.T) {
 	}
 	for row, m := range map[string]map[string][]sample{"plain": r.Plain, "latency": r.Latency, "frames": r.Frames, "open": r.Open} {
 		for _, name := range []string{us, "fasthttp"} {
-			if len(m[name]) != 1 || m[name][0].Requests == 0 || m[name][0].Errors != 0 {
+			// What a peer does wrong on a busy machine is no failure of this program; what we do, is.
+			if len(m[name]) != 1 || m[name][0].Requests == 0 || name == us && m[name][0].Errors != 0 {
 				t.Errorf("%s, %s: %+v", row, name, m[name])
 			}
 		}
 	}
-	if r.Plain[us][0].CPU == 0 || r.Frames[us][0].Frames != 400*50 || r.Open[us][0].Frames != 20*3 {
+	if r.Plain[us][0].CPU == 0 || r.Frames[us][0].Frames != 20*50 || r.Open[us][0].Frames != 20*3 {
 		t.Errorf("%+v", r)
 	}
 	report, err := os.ReadFile(filepath.Join(out, "RESULTS.md"))

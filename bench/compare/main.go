@@ -40,6 +40,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each measurement")
 	flag.DurationVar(&o.plainFor, "plain-for", 3e9, "duration of one measurement of requests")
 	flag.DurationVar(&o.framesFor, "frames-for", 6e9, "duration of one measurement of streams")
+	flag.IntVar(&o.streams, "streams", 400, "streams at once in row frames")
 	flag.IntVar(&o.open, "open", 10_000, "streams that are open at once in row open, and requests held in row held")
 	flag.IntVar(&o.openFor, "open-for", 40, "how many seconds they stay open")
 	flag.StringVar(&o.out, "out", "bench", "folder for RESULTS.md and results.json; - prints only")

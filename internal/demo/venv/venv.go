@@ -228,12 +228,14 @@ func (b *builder) build(ctx context.Context) (*Env, error) {
 		install = append(install, "--no-deps")
 	}
 	install = append(install, b.opts.Requirements...)
-	if err := b.step(ctx, "installing", b.venv(), command{argv: install, env: env}); err != nil {
-		if ctx.Err() == nil {
-			// A wheel may be damaged, or made for a Python that was here before: fetch them anew next time.
-			err = errors.Join(err, os.RemoveAll(b.wheels()))
+	if len(b.opts.Requirements) > 0 { // else it is the bare Python that is wanted
+		if err := b.step(ctx, "installing", b.venv(), command{argv: install, env: env}); err != nil {
+			if ctx.Err() == nil {
+				// A wheel may be damaged, or made for a Python that was here before: fetch them anew next time.
+				err = errors.Join(err, os.RemoveAll(b.wheels()))
+			}
+			return nil, err
 		}
-		return nil, err
 	}
 	site, err := b.site(ctx)
 	if err != nil {
@@ -257,7 +259,7 @@ func (b *builder) build(ctx context.Context) (*Env, error) {
 // break costs at most the wheel that was on its way, whatever pip's own cache is set to.
 func (b *builder) download(ctx context.Context, pip, env []string, tmp string) error {
 	groups := [][]string{b.opts.Requirements}
-	if b.opts.NoDeps {
+	if b.opts.NoDeps || len(b.opts.Requirements) == 0 {
 		groups = nil
 		for _, requirement := range b.opts.Requirements {
 			groups = append(groups, []string{requirement})
