@@ -411,7 +411,7 @@ func TestClientsThatStopReading(t *testing.T) {
 	var cut atomic.Int32
 	event := []byte("data: {\"x\":\"" + strings.Repeat("y", 4000) + "\"}\n\n")
 	model := Model{Timeouts: DefaultTimeouts(), Cold: DefaultCold()}
-	model.Timeouts.IdleStream = 3 * time.Second                  // the engine is in this process, too, and on a busy machine slow itself
+	model.Timeouts.IdleStream = 1500 * time.Millisecond          // the engine is in this process, too, and on a busy machine slow itself
 	small := func(c *net.TCPConn) { c.SetWriteBuffer(32 << 10) } // so that streams stall soon
 	e := newEdge(t, edgeOptions{limit: clients, model: model, accepted: small, engineBuffer: 32 << 10}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -467,7 +467,11 @@ func TestClientsThatStopReading(t *testing.T) {
 		c.Close()
 	}
 	settles(t, "all connections are closed", func() bool { return e.gateway.Connections() == 0 })
-	settles(t, "all are in the access log", func() bool { return strings.Count(e.log.String(), "client_closed_request") == clients })
+	// On a busy machine the engine, too, may have been silent for longer than the limit.
+	settles(t, "all are in the access log", func() bool {
+		log := e.log.String()
+		return strings.Count(log, `"error":"client_closed_request"`)+strings.Count(log, `"error":"stream_stalled"`) == clients
+	})
 	if resp, body := e.request("POST", "/nothing", "{}"); resp.StatusCode != 404 {
 		t.Errorf("afterwards: %s", fmt.Sprint(resp.StatusCode, body))
 	}
