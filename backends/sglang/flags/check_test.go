@@ -52,9 +52,9 @@ func TestCheck(t *testing.T) {
 		{"0.5.15", "--kv-cache-dtype fp8", "--kv-cache-dtype fp8_e4m3\nwarning --kv-cache-dtype has vLLM's value; SGLang gets --kv-cache-dtype fp8_e4m3; write --kv-cache-dtype fp8_e4m3"},
 		{"0.5.15", "--kv-cache-dtype fp8_e5m2", "--kv-cache-dtype fp8_e5m2"},
 		{"0.5.15", "--kv-cache-dtype fp9_e5m2", "--kv-cache-dtype fp9_e5m2\nerror --kv-cache-dtype is not one of its values; did you mean fp8_e5m2?"},
-		{"0.5.15", "--lora-modules a=/a {\"name\":\"b\",\"path\":\"/b\"} --enable-lora", "--lora-paths a=/a b=/b --enable-lora\nwarning --lora-modules is vLLM's name; SGLang gets --lora-paths a=/a b=/b; write --lora-paths a=/a b=/b"},
+		{"0.5.15", "--lora-modules a=/a {\"name\":\"b\",\"path\":\"/b\"} --enable-lora", "--lora-paths a=/a b=/b --enable-lora\nwarning --lora-modules is vLLM's name; SGLang gets --lora-paths; write --lora-paths"},
 		{"0.5.15", "--limit-mm-per-prompt image=4,video=1", `--limit-mm-data-per-request {"image":4,"video":1}` + "\n" +
-			`warning --limit-mm-per-prompt is vLLM's name; SGLang gets --limit-mm-data-per-request '{"image":4,"video":1}'; write --limit-mm-data-per-request '{"image":4,"video":1}'`},
+			`warning --limit-mm-per-prompt is vLLM's name; SGLang gets --limit-mm-data-per-request; write --limit-mm-data-per-request`},
 		{"0.5.2", "--limit-mm-per-prompt image=4", "\nerror --limit-mm-per-prompt is vLLM's name of --limit-mm-data-per-request, which SGLang 0.5.2 does not have; remove it, or install a newer SGLang"},
 		{"0.5.15", "--no-enable-chunked-prefill", "--chunked-prefill-size=-1\nwarning --no-enable-chunked-prefill is vLLM's name; SGLang gets --chunked-prefill-size -1; write --chunked-prefill-size -1"},
 		{"0.5.15", "--enable-expert-parallel", "\nerror --enable-expert-parallel is vLLM's, and SGLang has nothing like it; write --ep-size with the number of GPUs that share the experts"},
@@ -196,6 +196,22 @@ func TestEveryTranslation(t *testing.T) {
 	}
 	if moved < 30 {
 		t.Errorf("%d options are translated; there were more", moved)
+	}
+}
+
+// Free text among arguments may be a secret; findings are printed and logged.
+func TestFindingsHoldNoFreeText(t *testing.T) {
+	for _, args := range []string{"--speculative-model sesame", "--hf-overrides {\"a\":\"sesame\"}", "--lora-modules a=sesame", "--tokenizer-revision sesame", "--rope-theta sesame",
+		"--max-model-len sesame", "--swap-space sesame", "sesame", "--api-key sesame", "--xyzzy sesame", "--xyzzy=sesame", "--admin-api-key=sesame", "--host=sesame", "--trust-remote-code=sesame", "--model-path-x=sesame"} {
+		line := Newest().Check(strings.Fields(args), false)
+		if len(line.Errors)+len(line.Warnings) == 0 {
+			t.Errorf("%s: nothing found", args)
+		}
+		for _, f := range append(line.Errors, line.Warnings...) {
+			if strings.Contains(f.Name+f.Value+f.Message+f.Fix, "sesame") {
+				t.Errorf("%s: got %+v", args, f)
+			}
+		}
 	}
 }
 

@@ -191,10 +191,8 @@ func (t *Table) translate(line *Line, args []string, i int) (n int, replacement 
 			return n, replacement, name
 		}
 		shown := to
-		if len(out) > 0 && !own {
-			shown += " " + strings.Join(quoteAll(out), " ")
-		} else if len(out) > 0 {
-			shown += " " + out[0]
+		if o := t.byName[to]; len(out) == 1 && (o.Choices != nil || o.Type == Int || o.Type == Float || o.Type == Size) {
+			shown += " " + out[0] // a free text may be a secret, and warnings go to the log
 		}
 		message := "is vLLM's name; SGLang gets " + shown
 		if own {
@@ -252,16 +250,6 @@ func (t *Table) nearestForeign(name string) string {
 		}
 	}
 	return ""
-}
-
-func quoteAll(values []string) []string {
-	out := slices.Clone(values)
-	for i, v := range out {
-		if strings.ContainsAny(v, " {\"'") {
-			out[i] = "'" + v + "'"
-		}
-	}
-	return out
 }
 
 type conversion = func(*Table, []string) ([]string, bool, string)
