@@ -39,7 +39,7 @@ func BenchmarkFeature(b *testing.B) {
 		h.Set("Authorization", "Bearer "+secret)
 		b.ReportAllocs()
 		for b.Loop() {
-			if identity, err := g.identify(h, now); err != nil || identity.Tenant == "" {
+			if identity, err := g.identify(h, now, nil); err != nil || identity.Tenant == "" {
 				b.Fatal(identity, err)
 			}
 		}

@@ -75,7 +75,7 @@ func (g *Gateway) bodyLimit(h *fasthttp.RequestHeader) int {
 	if n := h.ContentLength(); n >= 0 && n <= maxUnknownBody || limit <= maxUnknownBody || g.anyOpen.Load() {
 		return limit
 	}
-	if _, err := g.identify(h, time.Now()); err != nil {
+	if _, err := g.identify(h, time.Now(), nil); err != nil {
 		return maxUnknownBody
 	}
 	return limit
@@ -85,7 +85,7 @@ func (g *Gateway) bodyLimit(h *fasthttp.RequestHeader) int {
 func (g *Gateway) tooLarge(h *fasthttp.RequestHeader) *apiError {
 	// A chunked body's head is forgotten by now.
 	if len(h.RawHeaders()) > 0 && !g.anyOpen.Load() {
-		if _, err := g.identify(h, time.Now()); err != nil {
+		if _, err := g.identify(h, time.Now(), nil); err != nil {
 			return err
 		}
 	}

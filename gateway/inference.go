@@ -35,7 +35,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	rec.trace = g.trace(ctx, rec)
 	x.route, x.start = rec.route, start
 
-	identity, identifyErr := g.identifyOn(rec.conn, &ctx.Request.Header, start)
+	identity, identifyErr := g.identify(&ctx.Request.Header, start, &rec.conn.key)
 	asked, err := x.sniff(ctx)
 	if err != nil {
 		g.refuse(ctx, rec, g.firstOf(identifyErr, err))
@@ -260,30 +260,18 @@ func asAPIError(err error) *apiError {
 	return internalError(err)
 }
 
-// identify reads the caller's key from the places where clients put it.
-func (g *Gateway) identify(h *fasthttp.RequestHeader, now time.Time) (auth.Identity, *apiError) {
+// identify reads the caller's key from the places where clients put it. known is what the connection remembers; nil: nothing.
+func (g *Gateway) identify(h *fasthttp.RequestHeader, now time.Time, known *auth.Known) (identity auth.Identity, _ *apiError) {
 	key := presentedKey(h)
 	if len(key) == 0 {
 		return auth.Anonymous, errNoKey
 	}
-	identity, err := g.keys.Identify(key, now)
-	if err != nil {
-		return auth.Anonymous, identifyError(err)
+	var err error
+	if keys, ok := g.keys.(rememberer); ok && known != nil {
+		identity, err = keys.IdentifyAgain(key, now, known)
+	} else {
+		identity, err = g.keys.Identify(key, now)
 	}
-	return identity, nil
-}
-
-// identifyOn is identify with what the connection remembers.
-func (g *Gateway) identifyOn(c *clientConn, h *fasthttp.RequestHeader, now time.Time) (auth.Identity, *apiError) {
-	keys, ok := g.keys.(rememberer)
-	if !ok {
-		return g.identify(h, now)
-	}
-	key := presentedKey(h)
-	if len(key) == 0 {
-		return auth.Anonymous, errNoKey
-	}
-	identity, err := keys.IdentifyAgain(key, now, &c.key)
 	if err != nil {
 		return auth.Anonymous, identifyError(err)
 	}

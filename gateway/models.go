@@ -30,7 +30,7 @@ type modelState struct {
 
 // models answers from the configuration and never wakes anything.
 func (g *Gateway) models(ctx *fasthttp.RequestCtx, rec *record, id string) {
-	identity, identifyErr := g.identify(&ctx.Request.Header, rec.start)
+	identity, identifyErr := g.identify(&ctx.Request.Header, rec.start, nil)
 	rec.identity = identity
 	visible := func(m *Model) bool { return identifyErr == nil || !m.RequiresAuth }
 	if rec.route == routeModel {
