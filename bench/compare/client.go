@@ -136,9 +136,15 @@ func (j job) do() (total seen) {
 	return total
 }
 
-// one drives one connection. Addresses of their own for each ten thousand let more connections be open than an address has ports.
+// source is where the ith connection of this process comes from. An address has too few ports for all connections of a run, since those that
+// were closed keep theirs for a minute: each process has addresses of its own, and each ten thousand connections another.
+func source(pid, i int) net.IP {
+	return net.IPv4(127, byte(1+pid>>8%128), byte(pid), byte(2+i/10_000))
+}
+
+// one drives one connection.
 func (j job) one(i int, end time.Time) (s seen, latencies *hdrhistogram.Histogram, err error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/10_000))}, Timeout: 30 * time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: source(os.Getpid(), i)}, Timeout: 30 * time.Second}
 	c, err := d.Dial("tcp", j.Addr)
 	if err != nil {
 		return s, nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -137,6 +138,23 @@ func TestTargets(t *testing.T) {
 		if n := missed(r); n != 1 {
 			t.Errorf("%s: %d missed", name, n)
 		}
+	}
+}
+
+// Ten thousand connections of one process and those of the next share no address, whose ports would run out.
+func TestSourcesDiffer(t *testing.T) {
+	seen := map[string]string{}
+	for _, pid := range []int{1, 2, 255, 256, 257, 32767} {
+		for _, i := range []int{0, 10_000} {
+			where, ip := fmt.Sprintf("process %d, connection %d", pid, i), source(pid, i)
+			if other, ok := seen[ip.String()]; ok || !ip.IsLoopback() || ip.Equal(net.IPv4(127, 0, 0, 1)) {
+				t.Errorf("%s: %s, as %s", where, ip, other)
+			}
+			seen[ip.String()] = where
+		}
+	}
+	if !source(7, 0).Equal(source(7, 9_999)) {
+		t.Error("the address changes within ten thousand connections")
 	}
 }
 

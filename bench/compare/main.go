@@ -1,7 +1,7 @@
 // Command compare drives this gateway and its peers with the same engine and the same client on one machine, in one run, and writes what
 // it saw to bench/RESULTS.md and bench/results.json.
 //
-//	go run ./bench/compare            # everything: installs HAProxy and nginx (apt), litellm and smg (pip); a quarter of an hour
+//	go run ./bench/compare            # everything: installs HAProxy and nginx (apt), litellm and smg (pip); half an hour
 //	go run ./bench/compare --quick    # this gateway and a bare fasthttp proxy, a second each
 //
 // Rounds are interleaved: each subject is measured once per round, in turn, so that what disturbs the machine disturbs all. Figures
@@ -42,7 +42,7 @@ func main() {
 	flag.DurationVar(&o.framesFor, "frames-for", 6e9, "duration of one measurement of streams")
 	flag.IntVar(&o.streams, "streams", 400, "streams at once in row frames")
 	flag.IntVar(&o.open, "open", 10_000, "streams that are open at once in row open, and requests held in row held")
-	flag.IntVar(&o.openFor, "open-for", 40, "how many seconds they stay open")
+	flag.IntVar(&o.openFor, "open-for", 20, "how many seconds they stay open")
 	flag.StringVar(&o.out, "out", "bench", "folder for RESULTS.md and results.json; - prints only")
 	flag.StringVar(&o.binary, "binary", "", "a built pilotlight; empty builds one")
 	flag.Parse()

@@ -73,15 +73,14 @@ func (r *results) markdown() string {
 		for _, name := range order(m) {
 			p("| %s | %.1f | %.0f %% | %s | %s | %.0f | %.0f | %d |", name, median(m[name], perFrame), 100*spread(m[name], perFrame),
 				times(against(m[name], m[bare], perFrame, ratio)), times(against(m[name], m["nginx"], perFrame, ratio)),
-				median(m[name], func(s sample) float64 { return float64(s.Requests) }), median(m[name], func(s sample) float64 { return float64(s.Frames) }), failures(m[name]))
+				median(m[name], requests), median(m[name], frames), failures(m[name]))
 		}
 	}
 	if m := r.Open; m != nil {
 		p("\n## Memory: %d open streams, one frame a second each\n", r.OpenStreams)
-		p("| subject | resident KiB per stream | streams whole and in order | frames | errors |\n|---|---|---|---|---|")
+		p("| subject | resident KiB per whole stream | ± | streams whole and in order | frames | errors |\n|---|---|---|---|---|---|")
 		for _, name := range order(m) {
-			s := m[name][0]
-			p("| %s | %.1f | %d | %d | %d |", name, float64(s.Grown)/1024/float64(r.OpenStreams), s.Requests, s.Frames, s.Errors)
+			p("| %s | %.1f | %.0f %% | %.0f | %.0f | %d |", name, median(m[name], perStream), 100*spread(m[name], perStream), median(m[name], requests), median(m[name], frames), failures(m[name]))
 		}
 	}
 	if h := r.Held; h != nil {

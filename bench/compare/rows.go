@@ -79,7 +79,7 @@ func (l *lab) openStreams(ctx context.Context, s *subject, n, seconds int) (samp
 		select {
 		case e := <-done:
 			if e.err == nil && e.saw.Errors > 0 {
-				l.say("  %s: %d errors, the first: %s", s.name, e.saw.Errors, e.saw.First)
+				l.say("  %s: %d errors, the first: %s; it says: %s", s.name, e.saw.Errors, e.saw.First, s.process.tail())
 			}
 			return sample{seen: e.saw, Resident: most, Grown: most - before.resident}, e.err
 		case <-time.After(time.Second):

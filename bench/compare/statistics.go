@@ -87,3 +87,10 @@ func failures(of []sample) (n int64) {
 	}
 	return n
 }
+
+// perStream is resident memory in KiB that was taken for each stream that came whole.
+func perStream(s sample) float64 { return ratio(float64(s.Grown)/1024, float64(s.Requests)) }
+
+func requests(s sample) float64 { return float64(s.Requests) }
+
+func frames(s sample) float64 { return float64(s.Frames) }

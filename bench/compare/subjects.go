@@ -62,11 +62,11 @@ defaults
   mode http
   option http-no-delay
   http-reuse always
-  timeout connect 5s
+  timeout connect 30s
   timeout client 1h
   timeout server 1h
 frontend in
-  bind 127.0.0.1:%d
+  bind 127.0.0.1:%d backlog 8192
   default_backend engine
 backend engine
   server e %s
@@ -83,7 +83,7 @@ http {
   keepalive_requests 1000000000;
   upstream engine { server %[3]s; keepalive 1024; keepalive_requests 1000000000; }
   server {
-    listen 127.0.0.1:%[2]d;
+    listen 127.0.0.1:%[2]d backlog=8192;
     location / { proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 1h; }
   }
 }

@@ -55,9 +55,12 @@ func (r *results) targets() []target {
 	versus(r.Frames, bare, perFrame, ratio, false, "CPU per frame, ÷ bare fasthttp", "≤ 1.1", "%.2f", most(1.1))
 	versus(r.Frames, "nginx", perFrame, ratio, true, "CPU per frame, ÷ nginx", "≤ 1.1", "%.2f", most(1.1))
 	if of := r.Open[us]; len(of) > 0 {
-		kib := float64(of[0].Grown) / 1024 / float64(r.OpenStreams)
-		add(of, false, fmt.Sprintf("memory of %d open streams", r.OpenStreams), "≤ 32 KiB each, every frame in order", fmt.Sprintf("%.1f KiB, %d whole", kib, of[0].Requests),
-			kib <= 32 && of[0].Requests == int64(r.OpenStreams))
+		kib, whole := median(of, perStream), int64(r.OpenStreams)
+		for _, s := range of {
+			whole = min(whole, s.Requests)
+		}
+		add(of, false, fmt.Sprintf("memory of %d open streams", r.OpenStreams), "≤ 32 KiB each, every frame in order", fmt.Sprintf("%.1f KiB, %d whole", kib, whole),
+			kib <= 32 && whole == int64(r.OpenStreams))
 	}
 	if h := r.Held; h != nil {
 		of, what := []sample{h.sample}, fmt.Sprintf("%d requests held for a cold model: ", r.HeldRequests)
