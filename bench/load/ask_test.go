@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -200,4 +202,28 @@ func TestCallersModelsAndTextsFollowTheOptions(t *testing.T) {
 	if keys["Bearer k1"] != 200 || keys["Bearer k2"] != 200 || models["m1"] < 260 || models["m1"] > 340 || streams < 160 || streams > 240 {
 		t.Errorf("%v %v %d", keys, models, streams)
 	}
+}
+
+// A stream is whole if and only if it says [DONE] on a line of its own and nothing before is an error.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte(streamed), 7)
+	f.Add([]byte("data: [DONE]"), 1)
+	f.Add([]byte("data:{\"choices\":[{\"delta\":{\"tool_calls\":null,\"content\":[]}}]}\r\ndata:[DONE]\r\n"), 3)
+	f.Fuzz(func(t *testing.T, text []byte, piece int) {
+		var all, split Call
+		err := events(t.Context(), bytes.NewReader(text), time.Now(), &all)
+		if err == nil && !bytes.Contains(text, []byte("[DONE]")) {
+			t.Fatal("whole without [DONE]")
+		}
+		// How the bytes come makes no difference.
+		var again error
+		if piece%2 == 0 {
+			again = events(t.Context(), iotest.OneByteReader(bytes.NewReader(text)), time.Now(), &split)
+		} else {
+			again = events(t.Context(), iotest.HalfReader(bytes.NewReader(text)), time.Now(), &split)
+		}
+		if fmt.Sprint(err) != fmt.Sprint(again) || len(all.gaps) != len(split.gaps) || all.AnswerTokens != split.AnswerTokens || all.Cold != split.Cold {
+			t.Fatalf("%v %+v, in pieces %v %+v", err, all, again, split)
+		}
+	})
 }

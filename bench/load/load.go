@@ -63,6 +63,8 @@ const (
 	defaultTimeout     = 10 * time.Minute
 	defaultMaxInFlight = 10_000
 	progressEvery      = 5 * time.Second
+	// Node's fetch keeps idle connections so long. SGLang closes them after 5 s, and a request sent just then would count as failed.
+	idleConn = 4 * time.Second
 	// Go's timers wait in epoll, which knows whole milliseconds only: they end up to one too late, and a busy machine adds to it.
 	timerSlack = 2 * time.Millisecond
 )
@@ -115,7 +117,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	if o.Transport == nil {
-		t := &http.Transport{MaxIdleConnsPerHost: o.MaxInFlight, IdleConnTimeout: time.Minute, DisableCompression: true, Protocols: new(http.Protocols)}
+		t := &http.Transport{MaxIdleConnsPerHost: o.MaxInFlight, IdleConnTimeout: idleConn, DisableCompression: true, Protocols: new(http.Protocols)}
 		t.Protocols.SetHTTP1(true)
 		defer t.CloseIdleConnections()
 		o.Transport = t

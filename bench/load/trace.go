@@ -114,7 +114,7 @@ func traceTime(s string) (time.Duration, error) {
 		return time.Duration(f * float64(time.Second)), nil // seconds since 1970 included; 9.2e9 is the most that fits
 	}
 	for _, form := range traceTimes {
-		if t, err := time.Parse(form, s); err == nil {
+		if t, err := time.Parse(form, s); err == nil && t.Year() >= 1970 && t.Year() < 2200 { // beyond them nanoseconds overflow
 			return time.Duration(t.UnixNano()), nil
 		}
 	}

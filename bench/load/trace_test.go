@@ -37,9 +37,28 @@ func TestTrace(t *testing.T) {
 	if p, err := Trace(strings.NewReader("Time,Prompt,Output\n2023-11-16T18:17:03Z,1,1\n2023-11-16T19:17:04+01:00,1,1\n"), 1, 0, 0); err != nil || p[1].At != time.Second {
 		t.Errorf("%v, %v", p, err)
 	}
-	for _, bad := range []string{"time,prompt,output\n1,99999999,1\n", "time,prompt,output\n0,1,1\n99999999,1,1\n", "time,prompt,output\n\"1,1,1\n", "time,prompt,output\nNaN,1,1\n"} {
+	for _, bad := range []string{"time,prompt,output\n1,99999999,1\n", "time,prompt,output\n0,1,1\n99999999,1,1\n", "time,prompt,output\n\"1,1,1\n", "time,prompt,output\nNaN,1,1\n", "time,prompt,output\n0001-01-01T00:00:00Z,1,1\n"} {
 		if _, err := Trace(strings.NewReader(bad), 1, 0, 0); err == nil {
 			t.Errorf("%q makes a plan", bad)
 		}
 	}
+}
+
+// Whatever is in the file, a plan is in the order of time, begins at 0, and asks for something.
+func FuzzTrace(f *testing.F) {
+	f.Add("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.9799600,3180,0\n", 2.0)
+	f.Add("time,prompt,output\n-1,1,1\n9e9,1,1\n", 1e-6)
+	f.Add("time,prompt,output\n0001-01-01T00:00:00Z,1,1\n9999-12-31T23:59:59Z,1,1\n", 1.0)
+	f.Add("time,prompt,output\n\n\"\n", 0.0)
+	f.Fuzz(func(t *testing.T, text string, speed float64) {
+		p, err := Trace(strings.NewReader(text), speed, 0, 0)
+		if (err == nil) != (len(p) > 0) {
+			t.Fatalf("%d requests, %v", len(p), err)
+		}
+		for i, a := range p {
+			if i == 0 && a.At != 0 || i > 0 && a.At < p[i-1].At || a.At > maxLength || a.PromptTokens < 1 || a.MaxTokens < 1 || a.PromptTokens > maxTokens || a.MaxTokens > maxTokens {
+				t.Fatalf("request %d is %+v", i, a)
+			}
+		}
+	})
 }
