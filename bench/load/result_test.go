@@ -126,6 +126,18 @@ func TestSeriesHasNoHoles(t *testing.T) {
 	}
 }
 
+// Who asks for ten times as much, and gets it, is not favoured.
+func TestFairnessIsByWhatWasAskedFor(t *testing.T) {
+	calls := map[string][]*Call{"a": {{AnswerTokens: 10, MaxTokens: 10, Total: time.Second}}, "b": {{AnswerTokens: 100, MaxTokens: 100, Total: time.Second}}}
+	if f := fairness(parts(calls, nil, newMeter())); f.Tokens < 0.9999 || f.Time < 0.9999 || !near(f.Ratio, 1) {
+		t.Errorf("%+v", f)
+	}
+	calls["b"] = append(calls["b"], &Call{MaxTokens: 300, Error: errDropped}) // a quarter of what it asked for
+	if f := fairness(parts(calls, nil, newMeter())); !near(f.Tokens, 1.25*1.25/(2*1.0625)) {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestLoneTenantIsNotCompared(t *testing.T) {
 	if f := fairness([]portion{{}}); f != nil {
 		t.Errorf("%+v", f)
