@@ -68,8 +68,27 @@ type Spec struct {
 	// StaticAPIKey goes as a bearer token to DriverStatic's replicas; empty: none.
 	StaticAPIKey string
 
+	// Devices are what each replica needs of the machine's GPUs; the zero value: nothing that anybody keeps account of.
+	Devices Devices `json:",omitzero"`
+
 	// StartTimeout bounds a start without progress; each line of new progress re-arms it. 0 means 20 minutes.
 	StartTimeout time.Duration
+}
+
+// Devices are a number of GPUs of one kind.
+type Devices struct {
+	Kind  string // Flyte's spelling; empty: any
+	Count int
+	Share int `json:",omitempty"` // thousandths of the only one; 0: whole ones
+}
+
+// Placement is what one replica was given of the machine's GPUs. The zero value says nothing, and the engine sees what the gateway
+// sees.
+type Placement struct {
+	// Devices are their names for CUDA_VISIBLE_DEVICES.
+	Devices []string
+	// MemoryFraction is SGLang's --mem-fraction-static; 0: not given, for whole devices.
+	MemoryFraction float64
 }
 
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.

@@ -147,6 +147,10 @@ func coldError(status activator.WaitStatus, eta time.Duration) *apiError {
 		return &apiError{Status: 503, Type: typeServer, Code: "queue_timeout", RetryAfter: clampRetry(eta), Retry: 1,
 			Message: "The model is busy and the request waited as long as it may. Try again in a moment."}
 	}
+	if status.Reason != "" { // words of the ledger: names of models, and nothing of who uses them
+		return &apiError{Status: 503, Type: typeServer, Code: "gpus_busy", RetryAfter: time.Duration(activator.RetryAfter(0)) * time.Second, Retry: 1,
+			Message: "The model is " + status.Reason + ". Try again in a moment, which keeps its place, or ask for a stream, which can wait longer."}
+	}
 	msg := "The model is starting and not ready yet; the start goes on."
 	if eta > 0 {
 		msg += fmt.Sprintf(" It should be ready in about %d s.", int(math.Ceil(eta.Seconds())))

@@ -26,6 +26,7 @@ type modelState struct {
 	ETASeconds *int    `json:"eta_seconds"`
 	Phase      string  `json:"phase,omitempty"`
 	Percent    float64 `json:"percent,omitempty"`
+	Reason     string  `json:"reason,omitempty"` // why the start waits for GPUs
 }
 
 // models answers from the configuration and never wakes anything.
@@ -78,7 +79,7 @@ func (m *Model) state() *modelState {
 		if r.Limit > 0 {
 			s.Replicas++
 		} else if r.Phase != "" {
-			s.Phase, s.Percent = r.Phase, math.Round(r.Percent)
+			s.Phase, s.Percent, s.Reason = r.Phase, math.Round(r.Percent), r.Reason
 		}
 	}
 	if status.ETA > 0 {

@@ -454,6 +454,9 @@ func (x *exchange) progress() string {
 	if status.State == activator.Ready {
 		return fmt.Sprintf("pilotlight: waiting for a free place, position %d of %d", status.Position, status.Queue)
 	}
+	if status.Reason != "" {
+		return fmt.Sprintf("pilotlight: %s, position %d of %d", status.Reason, status.Position, status.Queue)
+	}
 	text := "pilotlight: the model is starting"
 	if status.Phase != "" {
 		text += ", phase " + status.Phase

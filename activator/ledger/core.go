@@ -320,7 +320,7 @@ func (c *core) placement(who Replica) (Placement, bool) {
 				others += o.share
 			}
 		}
-		p.Free = c.devices[h.devices[0]].Memory * int64(whole-others) / whole
+		p.Left = whole - others
 	}
 	return p, true
 }

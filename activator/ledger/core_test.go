@@ -367,7 +367,7 @@ func TestShares(t *testing.T) {
 	s.terms("whole", one(""))
 	h := s.has("half", 1)
 	th := s.has("third", 1)
-	if p, _ := s.core.placement(th); p.Devices[0].ID != "0" || p.Share != 300 || p.Free != 40<<30 {
+	if p, _ := s.core.placement(th); p.Devices[0].ID != "0" || p.Share != 300 || p.Left != 500 {
 		t.Errorf("the second share is not on the first one's device with the rest free: %+v", p)
 	}
 	s.has("whole", 1)

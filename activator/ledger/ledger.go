@@ -194,8 +194,8 @@ type Placement struct {
 	Devices []Device
 	// Share of the only device in thousandths; 0: whole devices.
 	Share int
-	// Free is how much of the shared device's memory is nobody else's share, in bytes; 0 without Share or with unknown Memory.
-	Free int64
+	// Left is what of the shared device is nobody else's, in thousandths; 0 without Share.
+	Left int
 }
 
 // Placement tells what a replica holds; false if it holds nothing.

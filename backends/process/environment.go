@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,16 +46,20 @@ func readSecrets(spec *backends.Spec) (map[string]string, error) {
 }
 
 // environment is what the engine gets.
-func (d *Driver) environment(spec *backends.Spec, secrets map[string]string, mark, tmp string) []string {
+func (d *Driver) environment(spec *backends.Spec, on backends.Placement, secrets map[string]string, mark, tmp string) []string {
 	inherited := make([]string, 0, len(d.opts.Environ))
 	for _, entry := range d.opts.Environ {
 		if !strings.HasPrefix(entry, ownPrefix) {
 			inherited = append(inherited, entry)
 		}
 	}
-	own := make(map[string]string, len(spec.Env)+len(secrets)+1)
+	own := make(map[string]string, len(spec.Env)+len(secrets)+3)
 	maps.Copy(own, spec.Env)
 	maps.Copy(own, secrets)
+	if len(on.Devices) > 0 {
+		own["CUDA_VISIBLE_DEVICES"] = strings.Join(on.Devices, ",")
+		own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID" // the order of nvidia-smi's numbers; CUDA's own is by speed
+	}
 	own[markName] = mark
 	if spec.Engine == backends.EngineSGLang {
 		return sglang.Env(inherited, own, sglang.Folders{Temp: tmp, Cache: filepath.Join(d.cacheDir(), "torchinductor")})
@@ -76,8 +81,15 @@ func (d *Driver) environment(spec *backends.Spec, secrets map[string]string, mar
 }
 
 // commandLine is what to run, and the API key that the engine will ask for: empty where it was given none.
-func commandLine(spec *backends.Spec, host string, port int, key string) (argv []string, apiKey string) {
+func commandLine(spec *backends.Spec, on backends.Placement, host string, port int, key string) (argv []string, apiKey string) {
 	if spec.Engine == backends.EngineSGLang {
+		if on.MemoryFraction > 0 {
+			shared := *spec
+			// Rounded down: what a share has too little is its own, what it has too much is somebody else's.
+			fraction := strconv.FormatFloat(math.Floor(on.MemoryFraction*1000)/1000, 'f', 3, 64)
+			shared.ExtraArgs = slices.Concat([]string{"--mem-fraction-static", fraction}, spec.ExtraArgs)
+			spec = &shared
+		}
 		return sglang.CommandLine(spec, host, port, key), key
 	}
 	values := strings.NewReplacer(

@@ -26,13 +26,18 @@ import (
 // none, so StartTimeout is the whole time that they have. progress, which may be nil, is called from the
 // calling goroutine and must not block. id is unique among the model's living replicas.
 func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
+	return d.LaunchOn(ctx, spec, backends.Placement{}, id, progress)
+}
+
+// LaunchOn is Launch on certain devices: the engine sees no others.
+func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.Placement, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
 	if progress == nil {
 		progress = func(backends.Phase, float64) {}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, cancelled(err)
 	}
-	r, steps, err := d.start(spec, id)
+	r, steps, err := d.start(spec, on, id)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +124,7 @@ func (r *Replica) becomeReady(ctx context.Context) {
 }
 
 // start does everything up to a running process. On error it has undone what it did.
-func (d *Driver) start(spec *backends.Spec, id uint64) (_ *Replica, _ *startSteps, err error) {
+func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_ *Replica, _ *startSteps, err error) {
 	name := replicaName(spec.Model, id)
 	r := &Replica{
 		driver: d, spec: spec, record: d.newRecord(spec, id), exited: make(chan struct{}),
@@ -155,8 +160,8 @@ func (d *Driver) start(spec *backends.Spec, id uint64) (_ *Replica, _ *startStep
 	if r.record.Port, err = d.ports.acquire(); err != nil {
 		return nil, nil, err
 	}
-	r.record.Log = d.logPath(name)
-	argv, apiKey := commandLine(spec, d.opts.Host, r.record.Port, key)
+	r.record.Log, r.record.Devices = d.logPath(name), on.Devices
+	argv, apiKey := commandLine(spec, on, d.opts.Host, r.record.Port, key)
 	r.record.APIKey = apiKey
 	if spec.Engine == backends.EngineSGLang {
 		if r.record.TempDir, err = shortTempDir(); err != nil {
@@ -180,7 +185,7 @@ func (d *Driver) start(spec *backends.Spec, id uint64) (_ *Replica, _ *startStep
 	if err != nil {
 		return nil, nil, err
 	}
-	env := d.environment(spec, secrets, r.record.Mark, r.record.TempDir)
+	env := d.environment(spec, on, secrets, r.record.Mark, r.record.TempDir)
 	c, err := startChild(argv, env, spec.Dir, log, r.record.Mark)
 	if err != nil {
 		return nil, nil, errors.Join(startFailure(err, spec), out.close())

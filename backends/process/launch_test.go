@@ -479,12 +479,12 @@ func TestKeyPlaceholder(t *testing.T) {
 	argv, key := commandLine(&backends.Spec{
 		Engine: backends.EngineOpenAI, ModelPath: "some/model", ServedName: "s",
 		Command: []string{"serve", "{model_path}", "--listen={host}:{port}"}, ExtraArgs: []string{"--key", "{api_key}", "--name={served_name}"},
-	}, "127.0.0.1", 61000, "k")
+	}, backends.Placement{}, "127.0.0.1", 61000, "k")
 	want := "serve some/model --listen=127.0.0.1:61000 --key k --name=s"
 	if got := strings.Join(argv, " "); got != want || key != "k" {
 		t.Errorf("got %q, key %q; want %q, key k", got, key, want)
 	}
-	if _, key := commandLine(&backends.Spec{Engine: backends.EngineOpenAI, Command: []string{"serve"}}, "h", 1, "k"); key != "" {
+	if _, key := commandLine(&backends.Spec{Engine: backends.EngineOpenAI, Command: []string{"serve"}}, backends.Placement{}, "h", 1, "k"); key != "" {
 		t.Errorf("got key %q for an engine that was told none", key)
 	}
 }

@@ -6,6 +6,6 @@ import "pilotlight/backends"
 // the replica's own API key.
 func Preview(spec *backends.Spec) []string {
 	const examplePort = 40000
-	argv, _ := commandLine(spec, "127.0.0.1", examplePort, "***")
+	argv, _ := commandLine(spec, backends.Placement{}, "127.0.0.1", examplePort, "***")
 	return argv
 }

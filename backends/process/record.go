@@ -33,6 +33,7 @@ type Record struct {
 	APIKey      string    `json:"api_key,omitempty"`
 	Log         string    `json:"log"`
 	TempDir     string    `json:"temp_dir,omitempty"`
+	Devices     []string  `json:"devices,omitempty"` // GPUs, as in CUDA_VISIBLE_DEVICES; empty: nobody keeps account
 	Concurrency int       `json:"concurrency,omitempty"`
 	StartedAt   time.Time `json:"started_at"`
 }

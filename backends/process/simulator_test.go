@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,5 +147,35 @@ func TestSimulatedCrashWithChildren(t *testing.T) {
 		if !m.dead { // dead ones wait for init to reap them
 			t.Errorf("left: %+v", m)
 		}
+	}
+}
+
+func TestAReplicaSeesItsOwnDevicesOnly(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Environ = append(os.Environ(), "CUDA_VISIBLE_DEVICES=0,1,2,3", "CUDA_DEVICE_ORDER=FASTEST_FIRST") })
+	dir := t.TempDir()
+	spec := simulated("--sim-gpu-dir", dir)
+	spec.Env["CUDA_VISIBLE_DEVICES"] = "0"
+	r, err := d.LaunchOn(t.Context(), spec, backends.Placement{Devices: []string{"2", "3"}, MemoryFraction: 0.43999}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Stop(context.Background(), true); err != nil {
+			t.Error(err)
+		}
+	}()
+	said, err := os.ReadFile(filepath.Join(dir, strconv.Itoa(r.PID())))
+	if err != nil || string(said) != "2,3 0.439\n" {
+		t.Errorf("the engine is on %q, %v", said, err)
+	}
+	environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(r.PID()), "environ"))
+	if err != nil || !strings.Contains("\x00"+string(environ), "\x00CUDA_DEVICE_ORDER=PCI_BUS_ID\x00") {
+		t.Errorf("the order of devices is not nvidia-smi's: %v", err)
+	}
+	if !slices.Equal(r.record.Devices, []string{"2", "3"}) {
+		t.Errorf("the record has devices %v", r.record.Devices)
+	}
+	if len(spec.ExtraArgs) != 2 || spec.Env["CUDA_VISIBLE_DEVICES"] != "0" {
+		t.Errorf("the spec was changed: %+v", spec)
 	}
 }

@@ -34,7 +34,8 @@
 // Times of SGLang's that tests may want shorter: --sim-health-delay (1s), --sim-health-timeout (20s), --sim-keep-alive (5s),
 // --sim-disconnect-delay (2.1s), --sim-drain-poll (5s), --sim-exit-delay (2.5s), --sim-crash-delay (5s).
 //
-// Process: --sim-pid1 (SIGTERM is ignored while loading), --sim-children (processes that outlive this one).
+// Process: --sim-pid1 (SIGTERM is ignored while loading), --sim-children (processes that outlive this one), --sim-gpu-dir
+// (a folder where each process says which GPUs it is on).
 //
 // Failures of a start: --sim-fail MODE with --sim-fail-after, --sim-fail-starts and --sim-fail-file; --sim-model-check. The modes are
 // exit, hang, killed, oom, kv-memory, kv-memory-old, graph-memory, gated, not-found, no-repo, no-weights, unsupported, no-gpu, driver,

@@ -61,6 +61,7 @@ type Options struct {
 	CrashDelay      time.Duration // from a misused sleep to the end of the process (5 s)
 	PID1            bool          // SIGTERM is ignored until the server serves, as for PID 1 of a container
 	Children        int           // child processes that outlive this one
+	GPUDir          string        // the program leaves word there of the GPUs it is on; see claimGPUs
 
 	Faults Faults
 

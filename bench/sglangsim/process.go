@@ -83,6 +83,16 @@ func Run(ctx context.Context, p Process) int {
 		fmt.Fprintf(p.Stderr, "%s%v\n", traceback, err)
 		return 1
 	}
+	if o.GPUDir != "" {
+		fraction := defaultFraction
+		if given := o.Args["mem_fraction_static"]; len(given) > 0 {
+			fraction = given[len(given)-1]
+		}
+		if err := claimGPUs(o.GPUDir, p.Getenv, fraction); err != nil {
+			fmt.Fprintf(p.Stderr, "%s%v\n", traceback, err)
+			return 1
+		}
+	}
 	if o.PID1 || os.Getpid() == 1 {
 		signal.Ignore(unix.SIGTERM)
 	}

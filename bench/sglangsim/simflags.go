@@ -92,6 +92,8 @@ var simFlags = sync.OnceValue(func() []simFlag {
 		switchFlag("--sim-pid1", "ignore SIGTERM before the port is bound, as PID 1 of a container does (implied when it is PID 1)", func(o *Options) *bool { return &o.PID1 }),
 		countFlag("--sim-children", "child processes that inherit the output, sleep, and outlive this process by up to 10 minutes", func(o *Options) *int { return &o.Children }),
 
+		{"--sim-gpu-dir", "DIR", "write the GPUs of CUDA_VISIBLE_DEVICES and --mem-fraction-static to a file there, named by the process id", func(o *Options, v string) error { o.GPUDir = v; return nil }},
+
 		choiceFlag("--sim-fail", "how the start fails: see the list of failures below", failModes(), func(o *Options) *string { return &o.Faults.Fail }),
 		durationFlag("--sim-fail-after", "time from exec to that failure, cut short or stretched to fit (default: when its phase comes)", func(o *Options) *time.Duration { return &o.Faults.FailAfter }),
 		countFlag("--sim-fail-starts", "only the first N starts fail, counted in --sim-fail-file; without --sim-fail they fail like exit", func(o *Options) *int { return &o.Faults.FailStarts }),

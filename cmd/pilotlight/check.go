@@ -1,20 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"pilotlight/activator"
+	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/backends/sglang/installed"
+	"pilotlight/internal/app"
 	"pilotlight/internal/config"
 )
 
@@ -30,7 +35,10 @@ No engine is started; the Python of each SGLang command is asked which release i
 			if err != nil {
 				return usageError{err}
 			}
-			return config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir))
+			if err := config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir)); err != nil {
+				return err
+			}
+			return printDevices(c.Context(), c.OutOrStdout(), conf)
 		},
 	}
 	configFlag(c, &file)
@@ -48,6 +56,33 @@ func learned(c *cobra.Command, stateDir string) func(*config.Model) (time.Durati
 		took, _, ok := durations.Estimate(m.Name, m.Spec.Hash(), "")
 		return took, ok
 	}
+}
+
+// printDevices shows the GPUs that would be shared out here.
+func printDevices(ctx context.Context, w io.Writer, conf *config.Config) error {
+	devices, notes := app.FindDevices(ctx, conf, gpu.SMI{})
+	if len(devices)+len(notes) == 0 {
+		return nil
+	}
+	text := "\nGPUs of this machine\n"
+	for _, d := range devices {
+		text += "  " + d.Label()
+		if d.Missing {
+			text += ", not shown by nvidia-smi"
+		}
+		if d.Memory > 0 {
+			text += ", " + humanize.IBytes(uint64(d.Memory))
+		}
+		if d.Measured {
+			text += ", " + humanize.IBytes(uint64(d.Used)) + " in use now"
+		}
+		text += "\n"
+	}
+	for _, n := range notes {
+		text += "  " + n + "\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 // source reads files for commands that start what is in them, or say what would be started.

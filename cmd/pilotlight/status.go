@@ -125,10 +125,15 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	for _, d := range s.Devices {
+		fmt.Fprintln(w, deviceLine(&d, now))
+	}
 	for _, m := range s.Models {
 		for _, r := range m.Replicas {
 			line := fmt.Sprintf("%s replica %d: %s for %s", m.ModelID, r.ID, r.State, since(r.Since, now))
-			if r.Phase != "" {
+			if r.Reason != "" {
+				line += ", " + r.Reason
+			} else if r.Phase != "" {
 				line += fmt.Sprintf(", phase %s, %.0f %%", r.Phase, r.Percent)
 			}
 			if r.PID != 0 {
@@ -152,6 +157,37 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// deviceLine says who holds a GPU.
+func deviceLine(d *app.DeviceState, now time.Time) string {
+	var holders []string
+	for _, h := range d.Holders {
+		text := fmt.Sprintf("%s replica %d", h.Model, h.Replica)
+		if h.Share < 1 {
+			text += fmt.Sprintf(" (%g)", h.Share)
+		}
+		if h.Leaving {
+			text += ", leaving"
+		}
+		holders = append(holders, text)
+	}
+	line := "GPU " + strings.TrimPrefix(d.Label, "GPU ") + ": "
+	switch {
+	case d.State != "usable":
+		line += fmt.Sprintf("%s for %s", d.State, since(d.Since, now))
+		if d.Problem != "" {
+			line += ", " + d.Problem
+		}
+		if len(holders) > 0 {
+			line += "; held by " + strings.Join(holders, ", ")
+		}
+	case len(holders) > 0:
+		line += "held by " + strings.Join(holders, ", ")
+	default:
+		line += "free"
+	}
+	return line
 }
 
 func since(t, now time.Time) string { return now.Sub(t).Round(time.Second).String() }

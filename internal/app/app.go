@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"pilotlight/activator"
+	"pilotlight/activator/ledger"
+	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
 	"pilotlight/gateway"
@@ -29,7 +31,9 @@ type Options struct {
 	// Watch follows the configuration file and reloads when it changes.
 	Watch bool
 	// Keys replaces the keys file.
-	Keys    gateway.Identifier
+	Keys gateway.Identifier
+	// SMI finds GPUs; the zero value asks nvidia-smi.
+	SMI     gpu.SMI
 	Logger  *slog.Logger // required
 	Access  io.Writer    // takes the access log, line by line; nil: none
 	Version string
@@ -45,8 +49,9 @@ type App struct {
 	totals    *activator.Totals
 	process   *process.Driver
 	static    *static.Driver
-	keysFile  *keyring     // nil with Options.Keys
-	cert      *certificate // nil: clients are served in clear text
+	ledger    *ledger.Ledger // nil: GPUs are not shared out
+	keysFile  *keyring       // nil with Options.Keys
+	cert      *certificate   // nil: clients are served in clear text
 	gateway   *gateway.Gateway
 	admin     *gateway.Admin
 	listener  net.Listener
@@ -125,6 +130,11 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if a.durations, err = activator.OpenDurations(filepath.Join(c.StateDir, "durations.json"), a.log); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}
+	// After the driver has cleared away what an earlier gateway left on them.
+	if err = a.openLedger(ctx); err != nil {
+		return nil, err
+	}
+	undo = append(undo, a.closeLedger)
 	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
 
 	keys := o.Keys
@@ -230,9 +240,10 @@ func (a *App) addModel(c *config.Model) (*model, error) {
 	first := a.process.LastID(c.Name) + 1 + distance*a.generation[c.Name]
 	a.generation[c.Name]++
 	starts := &starts{tracing: a.tracing}
+	a.setTerms(c)
 	act, err := activator.New(activator.Options{
 		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts), SpecHash: c.Spec.Hash(),
-		Totals: a.totals, Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
+		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
 		FirstID: first,
 	})
 	if err != nil {
@@ -246,7 +257,7 @@ func (a *App) addModel(c *config.Model) (*model, error) {
 }
 
 func (a *App) launcher(c *config.Model, s *starts) activator.Launcher {
-	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static})
+	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, smi: a.opts.SMI})
 }
 
 // publish makes the models of c those that the edge serves.

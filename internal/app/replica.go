@@ -5,7 +5,9 @@ import (
 	"errors"
 
 	"pilotlight/activator"
+	"pilotlight/activator/ledger"
 	"pilotlight/backends"
+	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
 	"pilotlight/backends/transport"
@@ -51,6 +53,8 @@ type launcher struct {
 	spec    backends.Spec
 	process *process.Driver
 	static  *static.Driver
+	ledger  *ledger.Ledger // nil: GPUs are not shared out
+	smi     gpu.SMI
 }
 
 func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
@@ -64,7 +68,11 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 		}
 		return newInstance(r), nil
 	}
-	r, err := l.process.Launch(ctx, &l.spec, start.ID, report)
+	on, err := l.placement(ctx, start.ID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.process.LaunchOn(ctx, &l.spec, on, start.ID, report)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	wg.Go(func() { edge = a.gateway.Shutdown(ctx) })
 	models := a.closeModels(ctx)
 	wg.Wait()
+	a.closeLedger()
 
 	tell(3, "closing the admin listener and files")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

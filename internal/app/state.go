@@ -15,6 +15,8 @@ type State struct {
 	Config  ConfigState  `json:"config"`
 	Clients int64        `json:"clients"` // connections
 	Models  []ModelState `json:"models"`
+	// Devices are the GPUs that are shared out; absent if none are.
+	Devices []DeviceState `json:"devices,omitempty"`
 }
 
 // ConfigState is about the configuration file.
@@ -42,6 +44,7 @@ type ModelState struct {
 	StartFailures  uint64         `json:"start_failures"`
 	Crashes        uint64         `json:"crashes"`
 	Evictions      uint64         `json:"evictions"`
+	Preemptions    uint64         `json:"preemptions"` // replicas that left for another model's sake
 }
 
 // ReplicaState is one replica.
@@ -53,6 +56,7 @@ type ReplicaState struct {
 	Limit    int       `json:"limit,omitempty"`
 	Phase    string    `json:"phase,omitempty"`
 	Percent  float64   `json:"percent,omitempty"`
+	Reason   string    `json:"reason,omitempty"` // why it waits for GPUs
 	Addr     string    `json:"addr,omitempty"`
 	PID      int       `json:"pid,omitempty"`
 }
@@ -85,6 +89,7 @@ func (a *App) State() State {
 		ids[i] = m.id
 	}
 	a.mu.Unlock()
+	s.Devices = a.devices()
 	for i, m := range models {
 		s.Models = append(s.Models, m.state(ids[i]))
 	}
@@ -97,10 +102,10 @@ func (m *model) state(id string) ModelState {
 		Name: m.name, ModelID: id, State: status.State.String(), Leaving: status.Leaving,
 		QueuedRequests: status.QueuedRequests, QueuedBytes: status.QueuedBytes, ETASeconds: status.ETA.Seconds(),
 		Replicas: []ReplicaState{},
-		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions,
+		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions, Preemptions: status.Preemptions,
 	}
 	for _, r := range status.Replicas {
-		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent}
+		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, Reason: r.Reason}
 		if i, ok := r.Instance.(*instance); ok {
 			rs.Addr = i.Endpoint().Addr
 			if p, ok := i.replica.(interface{ PID() int }); ok {

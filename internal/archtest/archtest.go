@@ -66,7 +66,7 @@ var layers = []layer{
 		"it wires everything"},
 	{"internal/config", []string{"auth", "activator", "backends", "backends/gpu", "backends/sglang/flags", "backends/sglang/footprint", "gateway"}, nil,
 		"each package owns its Config, and this one fills them in; it starts nothing, so it needs no driver"},
-	{"internal/app", []string{"auth", "router", "activator", "backends/...", "gateway", "internal/config"}, nil,
+	{"internal/app", []string{"auth", "router", "activator/...", "backends/...", "gateway", "internal/config"}, nil,
 		"the one place where drivers, models and the edge meet"},
 	{"internal/demo", []string{"auth", "internal/app", "internal/config", "internal/demo/..."}, nil,
 		"a demonstration shows what serve runs, through the same door"},

@@ -35,6 +35,7 @@ type Config struct {
 	Admin  Admin
 	// StateDir is absolute: learned durations, replica records, logs.
 	StateDir string
+	Devices  Devices
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
 	KeysFile string
 	Queue    Queue
@@ -220,6 +221,7 @@ func (r *reader) config(c *Config, root value) {
 	c.Gateway.AccessLog = telemetry.get("access_log").boolean(true)
 	r.traces(c, telemetry)
 	r.laterTopLevel(f)
+	c.Devices = r.devices(f.get("devices"))
 
 	models := f.get("models")
 	items := models.items()
@@ -233,6 +235,7 @@ func (r *reader) config(c *Config, root value) {
 		c.Models = append(c.Models, m.model)
 	}
 	unique(read)
+	r.fit(c, read)
 }
 
 // byteLimit is size with an upper bound.

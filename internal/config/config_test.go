@@ -61,6 +61,7 @@ func TestDefaults(t *testing.T) {
 		Gateway:  gateway.Config{Listen: "127.0.0.1:8000", MaxBodyBytes: gateway.DefaultMaxBodyBytes, AccessLog: true},
 		Admin:    Admin{Listen: "127.0.0.1:9000"},
 		StateDir: "/home/op/.local/state/pilotlight",
+		Devices:  Devices{Auto: true},
 		KeysFile: "/etc/pilotlight/keys.yaml",
 		Queue:    Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
 		Traces:   Traces{Sample: 0.01, TrustClient: true},

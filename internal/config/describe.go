@@ -66,6 +66,7 @@ func (d *describer) all() {
 	}
 	d.line(0, "admin        %s, %s", c.Admin.Listen, token)
 	d.line(0, "state_dir    %s", c.StateDir)
+	d.line(0, "devices      %s", c.Devices)
 	d.line(0, "keys_file    %s", c.KeysFile)
 	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
 	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
@@ -137,6 +138,7 @@ func (d *describer) model(m *Model) {
 		}
 		d.resources(m.Resources)
 		d.memory(m)
+		d.sharing(m)
 		if m.Activator.Min == m.Activator.Max {
 			d.line(1, "scaling      %s, always running", count(m.Activator.Max, "replica"))
 		} else {
@@ -154,6 +156,27 @@ func (d *describer) model(m *Model) {
 		m.Cold.MaxWait, m.Cold.KeepAliveJSON)
 	d.line(1, "timeouts     request %s, start %s, first_byte %s, idle_stream %s, drain %s", m.Timeouts.Request,
 		m.Spec.StartTimeout, m.Timeouts.FirstByte, m.Timeouts.IdleStream, m.Activator.DrainTimeout)
+}
+
+// sharing shows how a model shares GPUs, where it says so.
+func (d *describer) sharing(m *Model) {
+	var parts []string
+	if share := m.Spec.Devices.Share; share > 0 {
+		text := fmt.Sprintf("gpu_share %g", float64(share)/1000)
+		if m.Spec.Engine == backends.EngineSGLang {
+			text += ", by --mem-fraction-static that is set at each start"
+		}
+		parts = append(parts, text)
+	}
+	if m.Pinned {
+		parts = append(parts, "pinned")
+	}
+	if m.Priority != 0 {
+		parts = append(parts, fmt.Sprintf("priority %d", m.Priority))
+	}
+	if len(parts) > 0 {
+		d.line(1, "sharing      %s", strings.Join(parts, ", "))
+	}
 }
 
 func (d *describer) resources(r Resources) {
@@ -216,7 +239,7 @@ func (d *describer) advice() []string {
 		if m.options == nil {
 			continue // its program takes its options in some way of its own
 		}
-		if !m.options.given("--mem-fraction-static") {
+		if !m.options.given("--mem-fraction-static") && (m.Spec.Devices.Count == 0 || c.Devices.None()) {
 			unbounded = append(unbounded, m.Name)
 		}
 		d.engineAdvice(m, add)

@@ -60,6 +60,7 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.NeedRestart, "listen", old.Gateway.Listen, fresh.Gateway.Listen)
 	note(&c.NeedRestart, "admin.listen", old.Admin.Listen, fresh.Admin.Listen)
 	note(&c.NeedRestart, "state_dir", old.StateDir, fresh.StateDir)
+	note(&c.NeedRestart, "devices", old.Devices, fresh.Devices)
 	tls := &c.Settings // other files
 	if (old.TLS == TLS{}) != (fresh.TLS == TLS{}) {
 		tls = &c.NeedRestart // another protocol

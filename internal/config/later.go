@@ -21,28 +21,6 @@ func (r *reader) laterTopLevel(f fields) {
 		v.fields("url").get("url").expandable(false)
 		v.later("run one gateway; each keeps its own state")
 	}
-	if v := f.get("devices"); v.given() {
-		r.devices(v)
-	}
-}
-
-func (r *reader) devices(v value) {
-	if v.node.Kind == yaml.ScalarNode {
-		if v.text("") != "auto" {
-			v.fail("expected auto or a list of devices", "write devices: auto, or leave it out")
-		}
-		return
-	}
-	for _, item := range v.items() {
-		device := item.fields("kind", "count")
-		if kind := device.get("kind"); kind.given() {
-			if _, known := gpuKind(kind.text("")); known == "" {
-				kind.fail("unknown GPU type", "did you mean "+nearest(kind.node.Value, sortedNames(gpuKinds))+"?")
-			}
-		}
-		device.get("count").integer(1, 1, maxGPUs)
-	}
-	v.later("write devices: auto, or leave it out; the gateway does not share out devices yet")
 }
 
 func (r *reader) laterJWT(v value) {
@@ -57,27 +35,15 @@ func (r *reader) laterJWT(v value) {
 }
 
 // laterModel type-checks and refuses a model's fields of later releases. Values that ask for what happens
-// anyway (stream_model: false, pinned: false, priority: 0, prefetch: false) pass.
+// anyway (stream_model: false, prefetch: false) pass.
 func (r *reader) laterModel(f fields) {
 	// Flyte's default is true, and means nothing for models from Hugging Face, as here.
 	if v := f.get("stream_model"); v.boolean(false) && !f.get("model_hf_path").given() {
 		v.later("write stream_model: false; weights are read from local disk")
 	}
-	if v := f.get("pinned"); v.boolean(false) {
-		v.later("leave it out; no model is evicted for another's sake, and scaling.replicas: 1 keeps one always on")
-	}
-	if v := f.get("priority"); v.integer(0, -1000, 1000) != 0 {
-		v.later("leave it out; models do not compete for devices yet")
-	}
 	if v := f.get("image"); v.given() {
 		v.text("")
 		v.later("leave it out; the process backend runs what is installed on this machine")
-	}
-	if v := f.get("gpu_share"); v.given() {
-		if share, ok := v.fraction(); ok && (share <= 0 || share > 1) {
-			v.fail("is not a share: expected more than 0 and at most 1", "")
-		}
-		v.later("leave it out and bound SGLang's memory with --mem-fraction-static")
 	}
 	if v := f.get("prefetch"); v.given() {
 		r.prefetch(v)

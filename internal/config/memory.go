@@ -116,8 +116,9 @@ func (r *reader) checkMemory(m *Model, devices, extra value) {
 // enough suggests the fewest devices that hold the weights with room for a cache: of the same kind, or else of the smallest that can.
 func enough(kind string, weights int64) string {
 	fits := func(kind string) (int, bool) {
-		for _, n := range gpuKinds[kind] {
-			if n&(n-1) == 0 && float64(weights)/float64(n) <= comfortable*float64(gpuMemory(kind)) { // ranks split attention heads: powers of two
+		device, _ := gpu.Find(kind)
+		for _, n := range device.Counts {
+			if n&(n-1) == 0 && float64(weights)/float64(n) <= comfortable*float64(device.Memory) { // ranks split attention heads: powers of two
 				return n, true
 			}
 		}

@@ -18,11 +18,14 @@ type Model struct {
 	// RequiresAuth is false for a model that callers without a key may use.
 	RequiresAuth bool
 	Resources    Resources
-	Spec         backends.Spec
-	Activator    activator.Config
-	Cold         gateway.Cold
-	Timeouts     gateway.Timeouts
-	Line         int // where the entry begins in the file
+	// Pinned replicas do not give their GPUs up to other models. Priority ranks models that want the same ones.
+	Pinned    bool
+	Priority  int
+	Spec      backends.Spec
+	Activator activator.Config
+	Cold      gateway.Cold
+	Timeouts  gateway.Timeouts
+	Line      int // where the entry begins in the file
 
 	masked        map[string]bool // names of Spec.Env whose text Describe hides
 	options       *options        // nil: the engine is not SGLang, or is not started by us
@@ -42,6 +45,7 @@ type modelFields struct {
 	name    value
 	id      value
 	aliases []value
+	gpu     value
 }
 
 var (
@@ -91,6 +95,8 @@ func (r *reader) model(v value, c *Config) modelFields {
 	r.checkArgs(&m, f, command, gpuKnown)
 	r.source(&m, f, command)
 	r.checkMemory(&m, gpu, f.get("extra_args"))
+	r.sharing(&m, f, gpu)
+	read.gpu = gpu
 	r.laterModel(f)
 	if m.Spec.Driver == backends.DriverProcess {
 		r.notEnforced(resources)

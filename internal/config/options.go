@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"pilotlight/backends/gpu"
 	"pilotlight/backends/sglang/flags"
 	"pilotlight/backends/sglang/footprint"
 )
@@ -160,20 +161,20 @@ func (r *reader) checkRanks(m *Model, f fields, command, extra []word, gpuKnown 
 		at.fail(message, fix)
 		return
 	}
-	gpu := m.Resources.GPU
+	asked := m.Resources.GPU
 	need := ranks.Devices()
-	if !gpuKnown || need == gpu.Count || !ranks.Given && need < gpu.Count {
+	if !gpuKnown || need == asked.Count || !ranks.Given && need < asked.Count {
 		return // GPUs that nothing uses are advice until an option says how many it wants
 	}
-	fix := fmt.Sprintf("set resources.gpu: %q", GPU{gpu.Kind, need})
-	if gpu.Kind != "" && !slices.Contains(gpuKinds[gpu.Kind], need) {
+	fix := fmt.Sprintf("set resources.gpu: %q", GPU{asked.Kind, need})
+	if k, known := gpu.Find(asked.Kind); known && !slices.Contains(k.Counts, need) {
 		fix = ""
 	}
-	if sized := ranks.Sized(gpu.Count); sized != "" && gpu.Count > 0 {
+	if sized := ranks.Sized(asked.Count); sized != "" && asked.Count > 0 {
 		if fix != "" {
 			fix += ", or "
 		}
 		fix += "write " + sized
 	}
-	at.fail(fmt.Sprintf("%s uses %s, and resources.gpu asks for %d", ranks.Arithmetic(), count(need, "GPU"), gpu.Count), fix)
+	at.fail(fmt.Sprintf("%s uses %s, and resources.gpu asks for %d", ranks.Arithmetic(), count(need, "GPU"), asked.Count), fix)
 }

@@ -3,8 +3,11 @@ package config
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
+
+	"pilotlight/backends/gpu"
 )
 
 // Resources are what one replica asks for. Zero means that the file does not say.
@@ -29,25 +32,6 @@ func (g GPU) String() string {
 		return strconv.Itoa(g.Count)
 	}
 	return g.Kind + ":" + strconv.Itoa(g.Count)
-}
-
-// gpuKinds are the device names of Flyte's resources (flyte-sdk, src/flyte/_resources.py) with the numbers
-// that one replica may ask for.
-var gpuKinds = map[string][]int{
-	"A10": upTo(8), "A10G": upTo(8), "A100": upTo(8), "A100 80G": upTo(8), "B200": upTo(8), "H100": upTo(8),
-	"H200": upTo(8), "L4": upTo(8), "L40s": upTo(8), "T4": upTo(8), "V100": upTo(8),
-	"RTX PRO 6000": {1}, "GB10": {1}, "MI100": {1}, "MI210": {1}, "MI250": {1}, "MI250X": {1}, "MI300A": {1},
-	"MI300X": {1}, "MI325X": {1}, "MI350X": {1}, "MI355X": {1}, "Gaudi1": {1},
-	"Trn1": {1, 4, 8, 16}, "Trn1n": {1, 4, 8, 16}, "Trn2": {1, 4, 8, 16}, "Trn2u": {1, 4, 8, 16},
-	"Inf1": upTo(16), "Inf2": upTo(12),
-}
-
-func upTo(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i + 1
-	}
-	return out
 }
 
 const (
@@ -131,14 +115,8 @@ func (v value) gpu() GPU {
 		return GPU{Count: n}
 	}
 	kind, number, hasNumber := strings.Cut(text, ":")
-	counts, canonical := gpuKind(strings.TrimSpace(kind))
+	canonical := v.gpuKind(kind)
 	if canonical == "" {
-		names := sortedNames(gpuKinds)
-		if near := nearest(kind, names); near != "" {
-			v.fail("unknown GPU type", "did you mean "+near+"?")
-		} else {
-			v.fail("unknown GPU type", "known: "+strings.Join(names, ", "))
-		}
 		return GPU{}
 	}
 	if !hasNumber {
@@ -150,22 +128,12 @@ func (v value) gpu() GPU {
 		v.fail("the number of GPUs is not a whole number", fmt.Sprintf(`write "%s:1"`, canonical))
 		return GPU{}
 	}
-	for _, count := range counts {
-		if n == count {
-			return GPU{Kind: canonical, Count: n}
-		}
+	known, _ := gpu.Find(canonical)
+	if slices.Contains(known.Counts, n) {
+		return GPU{Kind: canonical, Count: n}
 	}
-	v.fail(fmt.Sprintf("one replica cannot have %d %s", n, canonical), "allowed numbers: "+numbers(counts))
+	v.fail(fmt.Sprintf("one replica cannot have %d %s", n, canonical), "allowed numbers: "+numbers(known.Counts))
 	return GPU{}
-}
-
-func gpuKind(name string) (counts []int, canonical string) {
-	for kind, counts := range gpuKinds {
-		if strings.EqualFold(kind, name) {
-			return counts, kind
-		}
-	}
-	return nil, ""
 }
 
 func numbers(list []int) string {

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pilotlight/backends/gpu"
+	"pilotlight/internal/config"
+)
+
+func TestMemoryFractionKeepsToTheShare(t *testing.T) {
+	const gib = 1 << 30
+	for _, c := range []struct {
+		name         string
+		memory, free int64
+		share, left  int
+		want         float64
+	}{
+		{"half of an empty H100", 80 * gib, 80 * gib, 500, 1000, 0.44},
+		{"the other half, beside one that takes what it may", 80 * gib, 40 * gib, 500, 500, 0.88},
+		{"the other half, beside one that takes less", 80 * gib, 50 * gib, 500, 500, 0.704},
+		{"a small share keeps more aside", 80 * gib, 80 * gib, 100, 1000, 0.05625},
+		{"too small a share", 16 * gib, 16 * gib, 200, 1000, -0.01875},
+		{"hardly anything is free", 80 * gib, 10 * gib, 500, 500, 0.95},
+		{"nothing is free", 80 * gib, 0, 500, 500, 0},
+		{"a device of unknown size", 0, 0, 250, 500, 0.44},
+	} {
+		if got := memoryFraction(c.memory, c.free, c.share, c.left); got < c.want-1e-9 || got > c.want+1e-9 {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// fakeSMI answers with these lines for devices.
+func fakeSMI(t *testing.T, lines ...string) gpu.SMI {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "nvidia-smi")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho '"+strings.Join(lines, "\n")+"'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return gpu.SMI{Command: []string{file}, Environ: []string{"A=B"}}
+}
+
+func TestDevicesAreFoundAndNotesTaken(t *testing.T) {
+	const h200 = "0, GPU-0, NVIDIA H200, 143771, 0, Disabled"
+	const l4 = "1, GPU-1, NVIDIA L4, 23034, 0, Disabled"
+	const undemanding = "models: [{name: a, model_id: a, model_hf_path: o/a}]\n"
+	model := func(gpu string) string {
+		return "models: [{name: a, model_id: a, model_hf_path: o/a, resources: {gpu: '" + gpu + "'}}]\n"
+	}
+	none := gpu.SMI{Command: []string{"no-such-nvidia-smi"}}
+	for _, c := range []struct {
+		name, file, devices, notes string
+		smi                        gpu.SMI
+	}{
+		{"found", model("H200:1"), "H200 0, L4 1", "", fakeSMI(t, h200, l4)},
+		{"not enough", model("2"), "H200 0, L4 1", "a asks for 2, and there are 1: it cannot start", fakeSMI(t, h200, l4)},
+		{"not of this kind", model("A10:1"), "H200 0", "a asks for A10:1, and there are 0: it cannot start", fakeSMI(t, h200)},
+		{"none, and one is asked for", model("1"), "", "no GPU is found", none},
+		{"none, and none is asked for", undemanding, "", "", none},
+		{"none, and that is meant", "devices: none\n" + model("1"), "", "", fakeSMI(t, h200)},
+		{"trouble", undemanding, "", "GPUs cannot be found: nvidia-smi printed something else", fakeSMI(t, "ERROR")},
+		{"declared", "devices: [{kind: L4, count: 2}]\n" + model("1"), "L4 0, L4 1", "", none},
+		{"declared and found", "devices: [{kind: L4, count: 1}]\n" + model("1"), "L4 1", "", fakeSMI(t, h200, l4)},
+		{"declared and not found", "devices: [{kind: L4, count: 2}]\n" + model("L4:2"), "L4 1, L4 (missing 1)",
+			"devices declares 1 L4 more than nvidia-smi shows; they are not given out|a asks for L4:2, and there are 1: it cannot start", fakeSMI(t, h200, l4)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conf, err := config.Parse("x.yaml", []byte("state_dir: state\n"+c.file), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			devices, notes := FindDevices(context.Background(), conf, c.smi)
+			var labels []string
+			for _, d := range devices {
+				labels = append(labels, d.Label())
+			}
+			if got := strings.Join(labels, ", "); got != c.devices {
+				t.Errorf("devices %q, want %q", got, c.devices)
+			}
+			if got := strings.Join(notes, "|"); !strings.HasPrefix(got, c.notes) || (c.notes == "") != (got == "") {
+				t.Errorf("notes %q, want %q", got, c.notes)
+			}
+		})
+	}
+}
