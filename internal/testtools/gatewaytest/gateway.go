@@ -149,6 +149,13 @@ func (g *Gateway) Stop() {
 	}
 }
 
+// Kill ends the gateway with SIGKILL and waits until it is gone; what it had started may live on.
+func (g *Gateway) Kill() {
+	g.t.Helper()
+	g.Signal(syscall.SIGKILL)
+	<-g.ended
+}
+
 // PID is the gateway's process id.
 func (g *Gateway) PID() int { return g.cmd.Process.Pid }
 
