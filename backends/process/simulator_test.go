@@ -151,7 +151,9 @@ func TestSimulatedCrashWithChildren(t *testing.T) {
 }
 
 func TestAReplicaSeesItsOwnDevicesOnly(t *testing.T) {
-	d := newDriver(t, func(o *Options) { o.Environ = append(os.Environ(), "CUDA_VISIBLE_DEVICES=0,1,2,3", "CUDA_DEVICE_ORDER=FASTEST_FIRST") })
+	d := newDriver(t, func(o *Options) {
+		o.Environ = append(os.Environ(), "CUDA_VISIBLE_DEVICES=0,1,2,3", "CUDA_DEVICE_ORDER=FASTEST_FIRST")
+	})
 	dir := t.TempDir()
 	spec := simulated("--sim-gpu-dir", dir)
 	spec.Env["CUDA_VISIBLE_DEVICES"] = "0"
