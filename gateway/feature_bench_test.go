@@ -14,6 +14,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"pilotlight/auth"
+	"pilotlight/gateway/histogram"
 	"pilotlight/router"
 )
 
@@ -80,12 +81,13 @@ func BenchmarkFeature(b *testing.B) {
 		}
 	})
 	b.Run("metrics", func(b *testing.B) {
-		exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(prometheus.NewRegistry()))
+		histograms := histogram.NewSet("test")
+		exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(prometheus.NewRegistry()), otelprometheus.WithProducer(histograms))
 		if err != nil {
 			b.Fatal(err)
 		}
 		g := &Gateway{}
-		in, err := newInstruments(sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("test"), &g.open)
+		in, err := newInstruments(sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("test"), histograms, &g.open)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"pilotlight/auth"
+	"pilotlight/gateway/histogram"
 	"pilotlight/router"
 )
 
@@ -36,11 +37,13 @@ type rememberer interface {
 	IdentifyAgain(presented []byte, now time.Time, known *auth.Known) (auth.Identity, error)
 }
 
-// Options of a Gateway. Keys and Meter are required.
+// Options of a Gateway. Keys, Meter and Histograms are required.
 type Options struct {
 	Config Config
 	Keys   Identifier
 	Meter  metric.Meter
+	// Histograms gets the ones that every request adds to.
+	Histograms *histogram.Set
 	// Certificate chooses what clients are shown in a TLS handshake, as tls.Config.GetCertificate does; nil: connections are not encrypted.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Logger gets what concerns the edge itself; nil: nothing.
@@ -91,7 +94,7 @@ const (
 
 // New makes a gateway without models.
 func New(o Options) (*Gateway, error) {
-	if o.Keys == nil || o.Meter == nil {
+	if o.Keys == nil || o.Meter == nil || o.Histograms == nil {
 		return nil, errors.New("gateway: keys and a meter are required")
 	}
 	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog, bodyTimeout: bodyTimeout}
@@ -104,7 +107,7 @@ func New(o Options) (*Gateway, error) {
 	g.Adjust(o.Config)
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
-	if g.metrics, err = newInstruments(o.Meter, &g.open); err != nil {
+	if g.metrics, err = newInstruments(o.Meter, o.Histograms, &g.open); err != nil {
 		return nil, err
 	}
 	if err := g.SetModels(nil); err != nil {

@@ -23,6 +23,7 @@ import (
 	"pilotlight/auth"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
+	"pilotlight/gateway/histogram"
 )
 
 func TestMain(m *testing.M) {
@@ -180,7 +181,7 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	}
 	o.model.Activator = act
 	rec := &recorder{}
-	options := Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"),
+	options := Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"), Histograms: histogram.NewSet("test"),
 		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: rec}
 	e := &edge{t: t, launcher: l, log: rec, client: http.DefaultClient}
 	if o.secure {

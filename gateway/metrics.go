@@ -3,20 +3,23 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"pilotlight/gateway/histogram"
 )
 
 // instruments are the edge's metrics, with the names of OpenTelemetry's GenAI conventions where there is one.
 // Labels come from the configuration, never from what a client sent.
 type instruments struct {
-	duration  metric.Float64Histogram
-	firstByte metric.Float64Histogram
-	queued    metric.Float64Histogram
+	duration  *histogram.Histogram
+	firstByte *histogram.Histogram
+	queued    *histogram.Histogram
 	retries   metric.Int64Counter
 	beats     metric.Int64Counter
 
@@ -27,13 +30,13 @@ type instruments struct {
 // modelMetrics are the labels of one model's measurements, made once: to sort and compare them for each request would cost more than
 // to measure. They outlive the reload that replaces a Model.
 type modelMetrics struct {
-	model   attribute.KeyValue
-	plain   []metric.RecordOption
-	adds    []metric.AddOption
-	active  atomic.Int64 // requests
-	waits   [2][]metric.RecordOption
-	mu      sync.Mutex // held while results is replaced
-	results atomic.Pointer[map[result][]metric.RecordOption]
+	model     attribute.KeyValue
+	adds      []metric.AddOption
+	active    atomic.Int64 // requests
+	firstByte *histogram.Series
+	waits     [2]*histogram.Series // warm, cold
+	mu        sync.Mutex           // held while durations is replaced
+	durations atomic.Pointer[map[result]*histogram.Series]
 }
 
 // result is what distinguishes the durations of one model's requests.
@@ -49,14 +52,14 @@ var (
 	ttftBuckets     = []float64{.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640}
 )
 
-func newInstruments(m metric.Meter, open *atomic.Int64) (*instruments, error) {
+func newInstruments(m metric.Meter, h *histogram.Set, open *atomic.Int64) (*instruments, error) {
 	in := &instruments{models: make(map[string]*modelMetrics)}
 	var errs [7]error
-	in.duration, errs[0] = m.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
+	in.duration, errs[0] = h.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's arrival to the last byte of its response."), metric.WithExplicitBucketBoundaries(durationBuckets...))
-	in.firstByte, errs[1] = m.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
+	in.firstByte, errs[1] = h.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
 		metric.WithDescription("Time from a streaming request's arrival to its first event, cold starts included."), metric.WithExplicitBucketBoundaries(ttftBuckets...))
-	in.queued, errs[2] = m.Float64Histogram("pilotlight.request.queued", metric.WithUnit("s"),
+	in.queued, errs[2] = h.Float64Histogram("pilotlight.request.queued", metric.WithUnit("s"),
 		metric.WithDescription("Time that requests waited for a place on a replica."), metric.WithExplicitBucketBoundaries(durationBuckets...))
 	_, errs[3] = m.Int64ObservableUpDownCounter("pilotlight.requests.active", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that have a model and are not answered yet."),
@@ -90,39 +93,33 @@ func (in *instruments) of(id string) *modelMetrics {
 	mm := in.models[id]
 	if mm == nil {
 		mm = &modelMetrics{model: attribute.String("gen_ai.request.model", id)}
-		set := metric.WithAttributeSet(attribute.NewSet(mm.model))
-		mm.plain, mm.adds = []metric.RecordOption{set}, []metric.AddOption{set}
+		plain := attribute.NewSet(mm.model)
+		mm.adds = []metric.AddOption{metric.WithAttributeSet(plain)}
+		mm.firstByte = in.firstByte.Series(plain)
 		for i, cold := range []bool{false, true} {
-			mm.waits[i] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(mm.model, attribute.Bool("cold", cold)))}
+			mm.waits[i] = in.queued.Series(attribute.NewSet(mm.model, attribute.Bool("cold", cold)))
 		}
-		mm.results.Store(&map[result][]metric.RecordOption{})
+		mm.durations.Store(&map[result]*histogram.Series{})
 		in.models[id] = mm
 	}
 	return mm
 }
 
-// options are the labels of a result. There are few: routes, the statuses that the edge answers with, a bounded set of codes.
-func (mm *modelMetrics) options(r result) []metric.RecordOption {
-	if o := (*mm.results.Load())[r]; o != nil {
-		return o
+// durationOf is the model's series for a result. There are few: routes, the statuses that the edge answers with, a bounded set of codes.
+func (in *instruments) durationOf(mm *modelMetrics, r result) *histogram.Series {
+	if s := (*mm.durations.Load())[r]; s != nil {
+		return s
 	}
 	mm.mu.Lock()
 	defer mm.mu.Unlock()
-	old := *mm.results.Load()
-	if o := old[r]; o != nil {
-		return o
-	}
-	o := []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(mm.model,
+	next := maps.Clone(*mm.durations.Load())
+	s := in.duration.Series(attribute.NewSet(mm.model,
 		attribute.String("gen_ai.operation.name", r.route.metric),
 		attribute.String("http.response.status_code", strconv.Itoa(r.status)),
-		attribute.String("error.type", r.code)))}
-	next := make(map[result][]metric.RecordOption, len(old)+1)
-	for k, v := range old {
-		next[k] = v
-	}
-	next[r] = o
-	mm.results.Store(&next)
-	return o
+		attribute.String("error.type", r.code)))
+	next[r] = s
+	mm.durations.Store(&next)
+	return s
 }
 
 func (in *instruments) began(m *Model)   { m.metrics.active.Add(1) }
@@ -131,20 +128,19 @@ func (in *instruments) beat(m *Model)    { in.beats.Add(context.Background(), 1,
 
 // ended records a request that had a model.
 func (in *instruments) ended(r *record, code string) {
-	ctx := context.Background()
 	mm := r.model.metrics
 	if r.attempted {
 		mm.active.Add(-1)
 	}
-	in.duration.Record(ctx, r.duration.Seconds(), mm.options(result{r.route, r.status, code})...)
+	in.durationOf(mm, result{r.route, r.status, code}).Record(r.duration)
 	if !r.firstByte.IsZero() {
-		in.firstByte.Record(ctx, r.firstByte.Sub(r.start).Seconds(), mm.plain...)
+		mm.firstByte.Record(r.firstByte.Sub(r.start))
 	}
 	if r.waited > 0 {
 		cold := 0
 		if r.cold {
 			cold = 1
 		}
-		in.queued.Record(ctx, r.waited.Seconds(), mm.waits[cold]...)
+		mm.waits[cold].Record(r.waited)
 	}
 }

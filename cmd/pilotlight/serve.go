@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
@@ -71,7 +69,7 @@ func serve(ctx context.Context, file string, level slog.Level, drain time.Durati
 	for _, w := range c.Warnings {
 		log.Warn("configuration", "file", c.Source, "line", w.Line, "path", w.Path, "warning", w.Message, "fix", w.Fix)
 	}
-	out := newBufferedLog(stdout)
+	out := newAccessLog(stdout, log)
 	defer out.close()
 	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: out, Version: versionString()}
 	return run(ctx, options, log, drain, func(a *app.App) {
@@ -143,53 +141,4 @@ func shutdown(a *app.App, log *slog.Logger, drain time.Duration, signals <-chan 
 			}
 		}
 	}
-}
-
-// bufferedLog keeps the access log off the request path: lines are written out when the buffer is full, and every quarter of a second.
-type bufferedLog struct {
-	mu   sync.Mutex // guards w
-	w    *bufio.Writer
-	end  chan struct{}
-	done chan struct{}
-}
-
-func newBufferedLog(w io.Writer) *bufferedLog {
-	b := &bufferedLog{w: bufio.NewWriterSize(w, 64<<10), end: make(chan struct{}), done: make(chan struct{})}
-	go b.run()
-	return b
-}
-
-func (b *bufferedLog) run() {
-	defer close(b.done)
-	t := time.NewTicker(250 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			b.flush()
-		case <-b.end:
-			b.flush()
-			return
-		}
-	}
-}
-
-func (b *bufferedLog) flush() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.w.Flush() != nil {
-		// A closed pipe keeps its error in the writer; a log that nobody reads must not stop the gateway.
-		b.w.Reset(io.Discard)
-	}
-}
-
-func (b *bufferedLog) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.w.Write(p)
-}
-
-func (b *bufferedLog) close() {
-	close(b.end)
-	<-b.done
 }

@@ -154,7 +154,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if a.tracing, err = newTracing(a.telemetry.meter, o.Version, a.log); err != nil {
 		return nil, err
 	}
-	edge.Keys, edge.Meter = keys, a.telemetry.meter
+	edge.Keys, edge.Meter, edge.Histograms = keys, a.telemetry.meter, a.telemetry.histograms
 	if a.gateway, err = gateway.New(edge); err != nil {
 		return nil, err
 	}

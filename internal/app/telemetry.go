@@ -15,6 +15,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"pilotlight/activator"
+	"pilotlight/gateway/histogram"
 )
 
 // telemetry is the one set of instruments: OpenTelemetry's API, read by Prometheus.
@@ -23,10 +24,14 @@ type telemetry struct {
 	page     http.Handler
 	meter    metric.Meter
 
+	histograms *histogram.Set // of meterName, too
+
 	transitions metric.Int64Counter
 	coldStarts  metric.Float64Histogram
 	reloads     metric.Int64Counter
 }
+
+const meterName = "pilotlight"
 
 // startBuckets reach from a simulator's start to a large model's first one (15 minutes and more: facts/sglang.md §4.3).
 var startBuckets = []float64{.1, .5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200}
@@ -35,15 +40,18 @@ func newTelemetry() (*telemetry, error) {
 	registry := prometheus.NewRegistry()
 	// Not instruments of ours: what any Go program shows (go_goroutines, process_open_fds, process_resident_memory_bytes, …).
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
+	histograms := histogram.NewSet(meterName)
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithProducer(histograms))
 	if err != nil {
 		return nil, fmt.Errorf("prometheus exporter: %w", err)
 	}
 	t := &telemetry{
 		provider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)),
 		page:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+
+		histograms: histograms,
 	}
-	t.meter = t.provider.Meter("pilotlight")
+	t.meter = t.provider.Meter(meterName)
 	var errs [3]error
 	t.transitions, errs[0] = t.meter.Int64Counter("pilotlight.replica.transitions", metric.WithUnit("{transition}"),
 		metric.WithDescription("Changes of replicas' states, by the state entered."))
