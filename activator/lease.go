@@ -148,13 +148,23 @@ type Lease struct {
 // Release gives the hold back, after the last byte of the response. Once it has, it does nothing.
 // Releasing two copies of one lease panics.
 func (l *Lease) Release() {
-	m, r := l.model, l.replica
-	if r == nil {
-		return
+	if l.replica != nil {
+		l.release(l.model.now())
 	}
+}
+
+// ReleaseAt is Release for a caller that knows what time it is: the replica counts as active until then.
+func (l *Lease) ReleaseAt(now time.Time) {
+	if l.replica != nil {
+		l.release(now.Sub(l.model.base) + 1)
+	}
+}
+
+func (l *Lease) release(now moment) {
+	r := l.replica
 	l.replica = nil
-	r.touch(m.now())
-	m.afterLeave(r.leave())
+	r.touch(now)
+	l.model.afterLeave(r.leave())
 }
 
 // afterLeave tells the owner, if somebody waits for the place or for the replica to be empty. The queue is

@@ -35,6 +35,7 @@ type clientConn struct {
 	// The write deadline now armed: when, and for how long. Writer's goroutine only, or under TLS' lock of writes.
 	stallFrom time.Time
 	stallFor  time.Duration
+	clock     time.Time // the present time, if whoever writes next knows it; zero: it is asked for
 
 	mu      sync.Mutex // guards the fields below
 	gone    bool
@@ -110,8 +111,18 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 	}
 }
 
+// heard tells what time it is, shortly before something is written.
+func (c *clientConn) heard(now time.Time) {
+	if c.secure == nil { // else another goroutine may be writing
+		c.clock = now
+	}
+}
+
 func (c *clientConn) armWrite(to net.Conn) error {
-	limit, now := time.Duration(c.stall.Load()), time.Now()
+	limit, now := time.Duration(c.stall.Load()), c.clock
+	if c.clock = (time.Time{}); now.IsZero() {
+		now = time.Now()
+	}
 	if limit == c.stallFor && now.Sub(c.stallFrom) <= limit/4 {
 		return nil
 	}

@@ -277,7 +277,10 @@ func (x *exchange) send() error {
 	if gone {
 		return errClientLeft
 	}
-	x.lastIO = time.Now()
+	x.lastIO = x.start // a moment ago, unless something was waited for
+	if x.ticket != nil || x.attempts > 1 {
+		x.lastIO = time.Now()
+	}
 	if err := call.Send(&x.request, x.lastIO); err != nil {
 		return x.callFailed(err)
 	}
@@ -457,5 +460,5 @@ func (x *exchange) finish(answered bool, now time.Time) {
 		x.lease = activator.Lease{}
 		return
 	}
-	x.lease.Release()
+	x.lease.ReleaseAt(now)
 }

@@ -106,6 +106,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	settled = true
 	conn.end()
 	now := time.Now()
+	conn.heard(now)
 	x.finish(err == nil, now)
 	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()), now)
 	g.log(rec)

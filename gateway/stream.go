@@ -319,11 +319,13 @@ func (s *stream) receive() error {
 	stalled := x.lastIO.Add(x.model.Timeouts.IdleStream)
 	end, reason := x.earliest(s.beatAt, stalled, errStalled)
 	_, err := x.read(end)
+	if err == nil {
+		s.waiting = false
+		x.rec.conn.heard(x.lastIO)
+		return nil
+	}
 	now := time.Now()
 	switch {
-	case err == nil:
-		s.waiting = false
-		return nil
 	case err == io.EOF:
 		return s.ended()
 	case err == transport.ErrNotYet:
@@ -363,7 +365,7 @@ func (s *stream) pass(event []byte) error {
 	}
 	if !s.firstByte {
 		s.firstByte = true
-		s.x.rec.firstByte = time.Now()
+		s.x.rec.firstByte = s.x.lastIO
 	}
 	s.x.rec.trace.event(data)
 	named := s.x.route.api == apiResponses

@@ -210,6 +210,10 @@ func (c *Call) AwaitHead(until time.Time) error {
 			}
 			return c.fail(PhaseHead, err)
 		}
+		if readPlainHead(conn.br, &c.Header) {
+			c.body = newBody(c.req.Method, &c.Header)
+			return nil
+		}
 		// The head has begun: it must now come whole, within the send timeout.
 		if !conn.hasHead() {
 			if err := conn.until(time.Now().Add(sendTimeout)); err != nil {
