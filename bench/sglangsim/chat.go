@@ -112,8 +112,11 @@ func (s *Server) prepareChat(req *chatRequest) (*job, []plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var fixed *string
-	if f := req.ResponseFormat; f != nil {
+	fixed, err := req.forcedText()
+	if err != nil {
+		return nil, nil, err
+	}
+	if f := req.ResponseFormat; f != nil && fixed == nil {
 		fixed, err = forcedDocument(f.Type, func() json.RawMessage {
 			if f.JSONSchema == nil {
 				return nil

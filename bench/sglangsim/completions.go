@@ -81,7 +81,10 @@ func (s *Server) prepareCompletion(req *completionRequest) (*job, []plan, error)
 			return nil, nil, err
 		}
 		total += tokens
-		var fixed *string
+		fixed, err := req.forcedText()
+		if err != nil {
+			return nil, nil, err
+		}
 		if req.JSONSchema != "" {
 			if fixed, err = forcedDocument("json_schema", json.RawMessage(req.JSONSchema), conversation{key: text, last: text}); err != nil {
 				return nil, nil, err

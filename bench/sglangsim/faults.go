@@ -46,6 +46,9 @@ type startFailure struct {
 	hang  bool
 }
 
+// weightsFraction is the share of an H200's memory that SmolLM2-135M's weights take: --mem-fraction-static below it leaves nothing for the cache.
+const weightsFraction = 0.003
+
 // failWarmup is the failure that comes after the port was bound.
 const failWarmup = "warmup"
 
@@ -57,7 +60,7 @@ var startFailures = sync.OnceValue(func() []startFailure {
 		{mode: "hang", help: "prints nothing more, never binds, never ends", hang: true},
 		{mode: "killed", help: "dies by SIGKILL without a word (with --sim-fail-after: as late as wanted)", until: "KV Cache", code: -1},
 		{mode: "oom", help: "CUDA out of memory while loading the weights", until: "Load weight end", sched: true, text: "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 86.19 MiB is free. Including non-PyTorch memory, this process has 139.71 GiB memory in use. Of the allocated memory 138.90 GiB is allocated by PyTorch, and 112.35 MiB is reserved by PyTorch but unallocated."},
-		{mode: "kv-memory", help: "no memory left for the KV cache", until: "KV Cache", sched: true, text: "ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=0.0001. Raise --mem-fraction-static above 0.003 (weights and reserved memory use about 0.3% of the GPU), use a GPU with more memory, or use a quantized model."},
+		{mode: "kv-memory", help: "no memory left for the KV cache", until: "KV Cache", sched: true, text: "ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static={fraction}. Raise --mem-fraction-static above 0.003 (weights and reserved memory use about 0.3% of the GPU), use a GPU with more memory, or use a quantized model."},
 		{mode: "kv-memory-old", help: "the same as older releases say it", until: "KV Cache", sched: true, text: "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static. Current value: self.server_args.mem_fraction_static=0.8"},
 		{mode: "graph-memory", help: "no memory left for CUDA graphs", until: "Capture target decode CUDA graph end", sched: true, text: "Exception: Capture cuda graph failed: CUDA out of memory. Tried to allocate 64.00 MiB.\nPossible solutions:\n1. set --mem-fraction-static to a smaller value (e.g., 0.8 or 0.7)\n2. set --cuda-graph-max-bs to a smaller value (e.g., 16)\n3. disable torch compile by not using --enable-torch-compile\n4. disable CUDA graph by --disable-cuda-graph. (Not recommended. Huge performance loss)\nOpen an issue on GitHub https://github.com/sgl-project/sglang/issues/new/choose"},
 		{mode: "gated", help: "a gated repository without a token that may read it", until: "Using default", code: 1, text: "OSError: You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/{model}.\n401 Client Error. (Request ID: Root=1-6923d9f1)\n\nCannot access gated repo for url https://huggingface.co/{model}/resolve/main/config.json.\nAccess to model {model} is restricted. You must have access to it and be authenticated to access it. Please log in."},
@@ -101,9 +104,15 @@ func (o *Options) failure() (*startFailure, error) {
 			mode = "not-found"
 		}
 	}
+	fraction := "0.0001"
+	if given := o.Args["mem_fraction_static"]; mode == "" && len(given) > 0 {
+		if v, err := strconv.ParseFloat(given[len(given)-1], 64); err == nil && v < weightsFraction {
+			mode, fraction = "kv-memory", given[len(given)-1]
+		}
+	}
 	for _, f := range startFailures() {
 		if f.mode == mode {
-			f.text = strings.ReplaceAll(f.text, "{model}", o.ModelPath)
+			f.text = strings.NewReplacer("{model}", o.ModelPath, "{fraction}", fraction).Replace(f.text)
 			return &f, nil
 		}
 	}

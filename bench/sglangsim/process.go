@@ -111,7 +111,7 @@ func Run(ctx context.Context, p Process) int {
 			kill()
 		}
 	}()
-	if err := spawnChildren(p, o.Children); err != nil {
+	if err := spawnChildren(p, o.Children, s.log); err != nil {
 		fmt.Fprintf(p.Stderr, "%s%v\n", traceback, err)
 		return 1
 	}
@@ -157,8 +157,8 @@ func failStart(ctx context.Context, f *startFailure, o *Options, marks []mark, s
 }
 
 // spawnChildren starts processes as SGLang's schedulers are: with the output of their parent and a title of their own. Unlike
-// those they survive it.
-func spawnChildren(p Process, n int) error {
+// those they survive it. One that crashes is noticed within a second, as by SGLang's SubprocessWatchdog, and ends the whole by SIGQUIT.
+func spawnChildren(p Process, n int, l *logger) error {
 	if n > 0 && p.Executable == "" {
 		return errors.New("child processes need an executable")
 	}
@@ -169,7 +169,19 @@ func spawnChildren(p Process, n int) error {
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("starting child process %d: %w", i, err)
 		}
-		go func() { _ = cmd.Wait() }() // reaps; how it ended says nothing
+		go func() {
+			var exit *exec.ExitError
+			if !errors.As(cmd.Wait(), &exit) {
+				return
+			}
+			time.Sleep(time.Second / 2) // the watchdog looks once a second
+			code := exit.ExitCode()
+			if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+				code = -int(status.Signal())
+			}
+			l.main("Subprocess scheduler_%d (pid=%d) crashed with exit code %d. Triggering SIGQUIT for cleanup...", i, cmd.Process.Pid, code)
+			_ = unix.Kill(os.Getpid(), unix.SIGQUIT) // cannot fail
+		}()
 	}
 	return nil
 }

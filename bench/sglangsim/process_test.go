@@ -302,6 +302,7 @@ func TestProgramFailsToStart(t *testing.T) {
 	}{
 		{[]string{"--sim-fail", "exit"}, 1, "RuntimeError: simulated failure", "server_args="},
 		{[]string{"--sim-fail", "oom"}, 137, "CUDA out of memory", "Load weight end"},
+		{[]string{"--mem-fraction-static", "0.002"}, 137, "under --mem-fraction-static=0.002. Raise", "KV Cache is allocated"},
 		{[]string{"--sim-fail", "kv-memory"}, 137, "Raise --mem-fraction-static above 0.003", "KV Cache is allocated"},
 		{[]string{"--sim-fail", "gated"}, 1, "You are trying to access a gated repo", "Init torch"},
 		{[]string{"--sim-fail", "unsupported"}, 137, "are not supported for now. Supported architectures:", "Multi-thread"},
@@ -409,6 +410,36 @@ func TestProgramsChildrenOutliveIt(t *testing.T) {
 		t.Error(err)
 	}
 	p.until("swept", func() bool { return len(children()) == 0 })
+}
+
+func TestACrashedChildEndsTheProgram(t *testing.T) {
+	p := run(t, "--sim-children", "1")
+	p.ready()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err == nil {
+				err = unix.Kill(pid, unix.SIGKILL)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if code := p.wait(); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+	if log := p.text(); !strings.Contains(log, "crashed with exit code -9. Triggering SIGQUIT") || !strings.Contains(log, "SIGQUIT received.") {
+		t.Errorf("output:\n%s", log)
+	}
 }
 
 func TestRunEndsWithItsContextWhileStarting(t *testing.T) {

@@ -49,6 +49,8 @@ type sampling struct {
 	RepetitionPenalty *float64   `json:"repetition_penalty"`
 	MinTokens         int        `json:"min_tokens"`
 	LoraPath          any        `json:"lora_path"`
+	Regex             string     `json:"regex"` // what the answer must match; SGLang's own, as ebnf
+	EBNF              string     `json:"ebnf"`
 }
 
 func (p *sampling) seed(fallback int64) int64 {
