@@ -41,13 +41,14 @@ func (d *Driver) watch(spec *backends.Spec, id uint64, t *target) *Replica {
 
 // checkUntilDown returns when ctx has ended (class stopped) or enough checks in a row have failed.
 func (d *Driver) checkUntilDown(ctx context.Context, t *target) *backends.Failure {
+	last := time.Now() // it was found healthy
 	for failures := 0; ; {
 		select {
 		case <-ctx.Done():
 			return &backends.Failure{Class: backends.ClassStopped, Message: "the replica was stopped"}
 		case <-time.After(d.opts.Jitter(d.opts.Interval)):
 		}
-		err := t.check(ctx, d.client)
+		err := d.look(ctx, t, &last, d.opts.Interval)
 		switch {
 		case err == nil:
 			failures = 0

@@ -54,9 +54,10 @@ type Driver struct {
 	logger *slog.Logger
 	client *http.Client
 
-	mu sync.Mutex // guards claimed
+	mu sync.Mutex // guards claimed and servers
 	// claimed holds the URLs in use, per model: two models may share a server, two replicas of a model not.
 	claimed map[claim]bool
+	servers map[server]*looks
 }
 
 type claim struct{ model, url string }
@@ -80,7 +81,7 @@ func New(opts Options) *Driver {
 		}
 	}
 	return &Driver{
-		opts: opts, logger: opts.Logger, claimed: make(map[claim]bool),
+		opts: opts, logger: opts.Logger, claimed: make(map[claim]bool), servers: make(map[server]*looks),
 		client: &http.Client{
 			Transport: opts.Transport, Timeout: opts.Timeout,
 			// A redirect (to a login page, say) is no healthy model server.
@@ -102,7 +103,7 @@ func orDefault[T time.Duration | int](v *T, otherwise T) {
 func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
 	targets := make([]*target, 0, len(spec.URLs))
 	for _, text := range spec.URLs {
-		t, err := newTarget(text, spec)
+		t, err := d.newTarget(text, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -143,9 +144,10 @@ func (d *Driver) claimHealthy(ctx context.Context, model string, targets []*targ
 	defer cancel()
 	for _, t := range targets {
 		askers.Go(func() {
+			var last time.Time
 			for {
 				if !d.isClaimed(model, t) {
-					err := t.check(asking, d.client)
+					err := d.look(asking, t, &last, d.opts.WaitInterval)
 					if err == nil {
 						select {
 						case healthy <- t:

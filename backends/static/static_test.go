@@ -3,6 +3,7 @@ package static
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -358,4 +359,75 @@ func TestDefaultJitterStaysWithinAFifth(t *testing.T) {
 			t.Fatalf("got %v", got)
 		}
 	}
+}
+
+// A thousand models on one server ask it no more often than two would, see its end no later, and none hides another server's.
+func TestModelsShareTheChecksOfTheirServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{status: map[string]int{"a:1 /health": 200, "b:1 /health": 200}, hang: map[string]bool{}}
+		d := New(Options{Transport: f}) // jitter as in use
+		const models = 1000
+		var replicas []*Replica
+		for i := range models {
+			s := spec("http://a:1")
+			s.Model = fmt.Sprint("m", i)
+			r, err := d.Launch(t.Context(), s, 1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replicas = append(replicas, r)
+		}
+		other, err := d.Launch(t.Context(), spec("http://b:1"), 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := f.count("a:1 /health")
+		time.Sleep(100 * defaultInterval)
+		asked := f.count("a:1 /health") - before
+		if asked < 100 || asked > 210 {
+			t.Errorf("%d checks in 100 intervals", asked)
+		}
+		for i, silence := range []func(){
+			func() { f.set("a:1 /health", 500) },
+			func() { f.mu.Lock(); f.hang["b:1"] = true; f.mu.Unlock() },
+		} {
+			silence()
+			began := time.Now()
+			for _, r := range [][]*Replica{replicas, {other}}[i] {
+				<-r.Exited()
+			}
+			// Three checks that are one and a fifth of an interval apart at most, the first half an interval late, and each as long as it may take.
+			if took, most := time.Since(began), 3*defaultInterval*6/5+defaultInterval/2+time.Duration(3*i)*defaultTimeout; took > most {
+				t.Errorf("case %d: all know after %v, want %v at most", i, took, most)
+			}
+		}
+		// The same again while all wait for a server that hangs.
+		var group sync.WaitGroup
+		f.set("a:1 /health", 200)
+		replicas = nil
+		for i := range models {
+			s := spec("http://a:1")
+			s.Model = fmt.Sprint("m", i)
+			r, err := d.Launch(t.Context(), s, 2, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replicas = append(replicas, r)
+		}
+		f.mu.Lock()
+		f.hang["a:1"] = true
+		f.mu.Unlock()
+		began := time.Now()
+		for _, r := range replicas {
+			group.Go(func() { <-r.Exited() })
+		}
+		group.Wait()
+		if took, most := time.Since(began), 3*(defaultTimeout+2*defaultInterval); took > most {
+			t.Errorf("all know of a server that hangs after %v, want %v at most", took, most)
+		}
+		synctest.Wait()
+		if len(d.claimed) != 0 {
+			t.Errorf("still claimed: %v", d.claimed)
+		}
+	})
 }

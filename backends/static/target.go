@@ -19,6 +19,7 @@ type target struct {
 	endpoint backends.Endpoint
 	paths    []string     // of the health check, in order of preference
 	path     atomic.Int32 // index of the one that the server knows
+	looks    *looks
 }
 
 // fallback answers on every OpenAI-compatible server, also on those without a health route.
@@ -26,7 +27,7 @@ const fallback = "/v1/models"
 
 // newTarget reads a base URL. Requests bring their own /v1, so one at its end is left out, as users of
 // OpenAI's clients write it there.
-func newTarget(text string, spec *backends.Spec) (*target, error) {
+func (d *Driver) newTarget(text string, spec *backends.Spec) (*target, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
@@ -61,6 +62,7 @@ func newTarget(text string, spec *backends.Spec) (*target, error) {
 			t.paths = append(t.paths, path)
 		}
 	}
+	t.looks = d.looksAt(server{url: t.url, key: t.endpoint.APIKey, probe: spec.Probe})
 	return t, nil
 }
 
