@@ -146,6 +146,8 @@ const (
 	ClassNotFound      Class = "command_not_found"
 	ClassUnreachable   Class = "unreachable"
 	ClassStopped       Class = "stopped"
+	// ClassBusy is GPUs that others have for good.
+	ClassBusy Class = "gpus_busy"
 	// ClassSecret is a secret's file that cannot be read; ClassLaunch is a machine that cannot start a
 	// process or keep its records.
 	ClassSecret Class = "secret_unavailable"

@@ -27,7 +27,8 @@ type device struct {
 	condition condition
 	since     time.Time // of the condition
 	baseline  int64     // what is in use although nobody holds it; −1: not measured yet
-	problem   string    // Quarantined: what is wrong
+	problem   string    // Quarantined: what is wrong, in words for clients
+	cause     error     // of the problem, for operators; may be nil
 }
 
 // condition is whether a device can be given out.
@@ -126,7 +127,7 @@ func (c *core) release(who Replica, now time.Time) {
 }
 
 func (d *device) become(to condition, now time.Time) {
-	d.condition, d.since, d.problem = to, now, ""
+	d.condition, d.since, d.problem, d.cause = to, now, "", nil
 }
 
 // answered is what a replica that was asked to leave has said.
@@ -181,6 +182,17 @@ func (e *UnfitError) Error() string {
 // IsPermanent is activator's question.
 func (e *UnfitError) IsPermanent() bool { return true }
 
+// KeptError is why a replica cannot have devices now, and why waiting for them is of no use: models that always run have them. It is
+// told to those who ask only, so that a model which is always to run itself waits for a change.
+type KeptError struct {
+	// By names the models, for people.
+	By string
+}
+
+func (e *KeptError) Error() string {
+	return "the GPUs that it asks for belong to models that always run: " + e.By
+}
+
 // decide gives what is free to those who wait, in their order, and asks for what is not.
 func (c *core) decide(now time.Time, w watcher) decision {
 	var d decision
@@ -210,10 +222,15 @@ func (c *core) decide(now time.Time, w watcher) decision {
 		}
 		p, ok := c.plan(n, claimed, now)
 		if !ok {
-			n.reason = c.hopelessReason(n, ahead, now)
+			if by := c.heldForGood(n, now); by != "" && w.demand(n.who.Model) > 0 {
+				c.cancel(n.who)
+				d.ends = append(d.ends, end{n.who, &KeptError{By: by}})
+				continue
+			}
+			n.reason = "waiting for GPUs: " + c.hopelessReason(n, ahead, now)
 			continue
 		}
-		if p.worst == isFree && !c.startsOn(p.devices) {
+		if p.worst == isFree {
 			c.grant(n, p.devices, now)
 			d.ends = append(d.ends, end{n.who, nil})
 			continue
@@ -249,7 +266,7 @@ func (c *core) ordered() []*want {
 func (c *core) missing(n *want) bool {
 	have := 0
 	for _, h := range c.holds {
-		if h.who.Model == n.who.Model {
+		if h.who.Model == n.who.Model && !h.gives() {
 			have++
 		}
 	}
@@ -259,18 +276,6 @@ func (c *core) missing(n *want) bool {
 func (c *core) grant(n *want, devices []int, now time.Time) {
 	c.cancel(n.who)
 	c.holds = append(c.holds, &hold{who: n.who, devices: devices, share: n.terms.need(), since: now})
-}
-
-// startsOn: engines that start on one device at the same time misjudge what memory is free. Only shares can.
-func (c *core) startsOn(devices []int) bool {
-	for _, i := range devices {
-		for _, h := range c.on(i) {
-			if !h.seen || h.look.state == activator.Starting {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // on are the holders of a device.
@@ -321,6 +326,7 @@ func (c *core) placement(who Replica) (Placement, bool) {
 			}
 		}
 		p.Left = whole - others
+		p.Reserved = max(0, c.devices[h.devices[0]].baseline)
 	}
 	return p, true
 }
@@ -341,7 +347,7 @@ func (c *core) groups(kind string, count int) [][]int {
 	byKey := map[key]int{}
 	var out [][]int
 	for i, d := range c.devices {
-		if d.Missing || kind != "" && d.Kind != kind {
+		if d.Missing || kind != "" && d.Kind != kind || count > 1 && d.Alone {
 			continue
 		}
 		k := key{d.Kind, d.Group}

@@ -186,7 +186,6 @@ func TestWhoNeverGivesWay(t *testing.T) {
 		reason string
 	}{
 		"pinned":   {Terms{Count: 1, Pinned: true}, func(*look) {}, "held by a (pinned)"},
-		"kept":     {Terms{Count: 1, Keep: 1}, func(*look) {}, "held by a (always on)"},
 		"starting": {one(""), func(l *look) { l.state = activator.Starting }, "held by a (starting)"},
 		"unknown":  {one(""), func(l *look) { l.unknown = true; l.since = noon.Add(23 * time.Hour) }, "held by a (busy)"},
 	} {

@@ -31,6 +31,8 @@ type Device struct {
 	Kind string
 	// Group: replicas of several devices get such of one group. Devices of one Kind are one group; those without are by Group.
 	Group string
+	// Alone: it is given to replicas of one device only.
+	Alone bool
 	// Memory is its size in bytes; 0: not known.
 	Memory int64
 	// Measured: Options.Used tells of it.
@@ -149,7 +151,8 @@ func (l *Ledger) SetTerms(model string, t Terms) {
 }
 
 // Reserve is activator.Ledger's. It returns at once for a model that asks for no devices; with activator.ErrUnwanted if nobody
-// wants the replica any more, and with an *UnfitError if it can never have what it asks for.
+// wants the replica any more, with an *UnfitError if it can never have what it asks for, and with a *KeptError if models that always
+// run have it.
 func (l *Ledger) Reserve(ctx context.Context, model string, replica uint64, because func(string)) error {
 	who := Replica{model, replica}
 	w := &waiter{done: make(chan error, 1), because: because}
@@ -196,6 +199,8 @@ type Placement struct {
 	Share int
 	// Left is what of the shared device is nobody else's, in thousandths; 0 without Share.
 	Left int
+	// Reserved are the bytes of the shared device that others than replicas have had since the beginning; shares are of the rest.
+	Reserved int64
 }
 
 // Placement tells what a replica holds; false if it holds nothing.
@@ -256,8 +261,6 @@ func (l *Ledger) round(now time.Time) time.Duration {
 		t.because(t.reason)
 	}
 	for _, a := range d.asks {
-		l.log.Info("devices are asked back", slog.String("model", a.who.Model), slog.Uint64("replica", a.who.ID), slog.Bool("busy", a.yield),
-			slog.String("for", a.forModel))
 		l.wg.Go(func() { l.ask(a) })
 	}
 	return next
@@ -283,6 +286,10 @@ func (l *Ledger) ask(a ask) {
 		if !errors.Is(err, activator.ErrNoReplica) {
 			break
 		}
+	}
+	if err == nil { // one that turns out busy is asked ten times a second
+		l.log.Info("a replica gives its devices back", slog.String("model", a.who.Model), slog.Uint64("replica", a.who.ID), slog.Bool("busy", a.yield),
+			slog.String("for", a.forModel))
 	}
 	l.mu.Lock()
 	l.core.answered(a.who, err == nil, time.Now())

@@ -44,7 +44,7 @@ func (c *core) measured(used map[string]int64, err error, began, now time.Time) 
 		}
 		n, ok := used[d.ID]
 		if !ok {
-			c.notBack(d, "its memory in use is unknown"+because(err), now)
+			c.notBack(d, "its memory in use is unknown", err, now)
 			continue
 		}
 		allowed := c.allowed(i)
@@ -62,7 +62,7 @@ func (c *core) measured(used map[string]int64, err error, began, now time.Time) 
 			c.log = append(c.log, event{d.Label, "a GPU is used by other programs; its models get the rest", gib(n) + " in use", slog.LevelWarn})
 			d.become(Usable, now)
 		default:
-			c.notBack(d, gib(n-allowed)+" more in use than expected", now)
+			c.notBack(d, gib(n-allowed)+" more in use than expected", nil, now)
 		}
 	}
 }
@@ -70,27 +70,29 @@ func (c *core) measured(used map[string]int64, err error, began, now time.Time) 
 // allowed is what those who hold a device, and others from the beginning, may have in use of it.
 func (c *core) allowed(i int) int64 {
 	d := &c.devices[i]
-	return max(0, d.baseline) + d.Memory*int64(c.used(i))/whole
+	others := max(0, d.baseline)
+	return others + (d.Memory-others)*int64(c.used(i))/whole
 }
 
-func (c *core) notBack(d *device, problem string, now time.Time) {
+func (c *core) notBack(d *device, problem string, cause error, now time.Time) {
 	if d.condition == Quarantined {
-		d.problem = problem
+		d.problem, d.cause = problem, cause
 		return
 	}
 	if now.Sub(d.since) < settleLimit {
 		return
 	}
 	d.become(Quarantined, now)
-	d.problem = problem
-	c.log = append(c.log, event{d.Label, "a GPU's memory has not come back; it is not given out until it has", problem, slog.LevelError})
+	d.problem, d.cause = problem, cause
+	c.log = append(c.log, event{d.Label, "a GPU's memory has not come back; it is not given out until it has", d.detail(), slog.LevelError})
 }
 
-func because(err error) string {
-	if err == nil {
-		return ""
+// detail is the problem and its cause, for operators.
+func (d *device) detail() string {
+	if d.cause == nil {
+		return d.problem
 	}
-	return ": " + err.Error()
+	return d.problem + ": " + d.cause.Error()
 }
 
 func gib(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }

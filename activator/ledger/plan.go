@@ -159,6 +159,15 @@ func (c *core) clear(i int, n *want, claimed int, gone []*hold, now time.Time) (
 			p.cost += h.cost(now)
 		}
 	}
+	// Engines that start on one device at the same time misjudge what memory is free, and so does one that starts while another
+	// leaves. Only shares can.
+	if slices.ContainsFunc(holders, func(h *hold) bool { return !slices.Contains(p.victims, h) && c.standingOf(h, n, now) == isStarting }) {
+		beside := isBeside
+		if len(p.victims) > 0 {
+			beside = isStarting
+		}
+		p.worst = max(p.worst, beside)
+	}
 	return p, free >= n.terms.need()
 }
 
@@ -169,7 +178,11 @@ func (c *core) reason(n *want, p plan, now time.Time) string {
 		parts = append(parts, c.holder(v, c.standingOf(v, n, now)))
 	}
 	if len(parts) > 0 {
-		return "held by " + some(parts)
+		text := "held by " + some(parts)
+		if p.worst == isStarting && !slices.ContainsFunc(p.victims, func(h *hold) bool { return c.standingOf(h, n, now) == isStarting }) {
+			text += ", and another start on the same GPU goes first"
+		}
+		return text
 	}
 	for _, i := range p.devices {
 		if d := &c.devices[i]; d.condition == Settling {
@@ -182,8 +195,11 @@ func (c *core) reason(n *want, p plan, now time.Time) string {
 	return "another start on the same GPU goes first"
 }
 
-// hopelessReason says why there is no plan.
+// hopelessReason says why there is no plan. ahead waits longer; empty: nobody does.
 func (c *core) hopelessReason(n *want, ahead string, now time.Time) string {
+	if _, ok := c.plan(n, make([]int, len(c.devices)), now); ok && ahead != "" {
+		return ahead + " waits longer"
+	}
 	var fixed, broken []string
 	for _, group := range c.groups(n.terms.Kind, n.terms.Count) {
 		for _, i := range group {
@@ -197,13 +213,39 @@ func (c *core) hopelessReason(n *want, ahead string, now time.Time) string {
 			}
 		}
 	}
-	switch {
-	case ahead != "":
-		return "waiting for GPUs: " + ahead + " waits longer"
-	case len(fixed) > 0:
-		return "waiting for GPUs: held by " + some(fixed)
+	var parts []string
+	if len(fixed) > 0 {
+		parts = append(parts, "held by "+some(fixed))
 	}
-	return "waiting for GPUs: out of order: " + some(broken)
+	if len(broken) > 0 {
+		parts = append(parts, "out of order: "+some(broken))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// heldForGood tells whose models always have so many of the devices that this one gets none as long as that is so; empty: it may
+// get some.
+func (c *core) heldForGood(n *want, now time.Time) string {
+	var by []string
+	for _, group := range c.groups(n.terms.Kind, n.terms.Count) {
+		left := 0
+		for _, i := range group {
+			free := whole
+			for _, h := range c.on(i) {
+				if t := c.terms[h.who.Model]; c.standingOf(h, n, now) == isFixed && c.kept(h, t) {
+					free -= h.share
+					by = append(by, h.who.Model)
+				}
+			}
+			if free >= n.terms.need() {
+				left++
+			}
+		}
+		if left >= n.terms.Count {
+			return ""
+		}
+	}
+	return some(by)
 }
 
 // holder describes one, with its model's name and nothing else of those who use it.

@@ -50,7 +50,7 @@ func (c *core) status() Status {
 		if d.Missing {
 			condition = "missing"
 		}
-		ds := DeviceStatus{Device: d.Device, Condition: condition, Since: d.since, Problem: d.problem}
+		ds := DeviceStatus{Device: d.Device, Condition: condition, Since: d.since, Problem: d.detail()}
 		for _, h := range c.on(i) {
 			ds.Holders = append(ds.Holders, HolderStatus{h.who, h.share, h.since, h.leaving})
 		}

@@ -47,12 +47,13 @@ type standing uint8
 
 const (
 	isFree     standing = iota // nobody holds it
-	isLeaving                  // on its way out
+	isSettling                 // nobody holds it, and the memory is not back yet
+	isLeaving                  // on its way out, or asked to be
+	isBeside                   // there is room beside a replica that starts, once it has
 	isIdle                     // may be asked to leave now
 	isDue                      // busy, and its turn is over
-	isSettling                 // the memory is not back yet
 	isStaying                  // idle, and has not stayed long enough
-	isStarting                 //
+	isStarting                 // it, or one beside it
 	isBusy                     // in its turn
 	isFixed                    // pinned, kept, missing, or out of order
 )
@@ -60,15 +61,9 @@ const (
 // standingOf is how a holder stands against a newcomer.
 func (c *core) standingOf(h *hold, n *want, now time.Time) standing {
 	switch {
-	case h.leaving:
+	case h.gives():
 		return isLeaving
-	case !h.seen:
-		return isStarting // its model has not shown it yet
-	}
-	switch h.look.state {
-	case activator.Stopping, activator.Draining, activator.Failed, activator.Cold:
-		return isLeaving
-	case activator.Starting:
+	case !h.seen, h.look.state == activator.Starting: // not seen: its model has not shown it yet
 		return isStarting
 	}
 	terms := c.terms[h.who.Model]
@@ -103,11 +98,23 @@ func (c *core) standingOf(h *hold, n *want, now time.Time) standing {
 func (c *core) kept(h *hold, terms Terms) bool {
 	n := 0
 	for _, other := range c.holds {
-		if other != h && other.who.Model == h.who.Model && !other.leaving {
+		if other != h && other.who.Model == h.who.Model && !other.gives() {
 			n++
 		}
 	}
 	return n < terms.Keep
+}
+
+// gives: it is on its way out. One that was asked counts until it answers, or the next look might choose another, too.
+func (h *hold) gives() bool {
+	if h.leaving || h.asked {
+		return true
+	}
+	switch h.look.state {
+	case activator.Stopping, activator.Draining, activator.Failed, activator.Cold:
+		return h.seen
+	}
+	return false
 }
 
 func (h *hold) idle() bool { return h.look.inFlight == 0 && h.look.queued == 0 && !h.look.unknown }
@@ -130,8 +137,14 @@ func (h *hold) cost(now time.Time) float64 {
 	return h.startTime().Seconds() / max(1, idle.Seconds())
 }
 
-// before orders those who wait.
+// before orders those who wait: first what models always have (it holds its devices for good once it has them), then who waits longest.
 func (c *core) before(a, b *want) int {
+	if x, y := c.missing(a), c.missing(b); x != y {
+		if x {
+			return -1
+		}
+		return 1
+	}
 	priority := func(w *want) time.Duration { return time.Duration(c.terms[w.who.Model].Priority) * pointWorth }
 	// Both have waited until now, so now cancels out.
 	switch x, y := a.since.Add(-priority(a)), b.since.Add(-priority(b)); {

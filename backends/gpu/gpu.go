@@ -29,8 +29,10 @@ type Device struct {
 	Used int64
 	// Measured: nvidia-smi tells how much of its memory is in use. It does not for MIG instances.
 	Measured bool
-	// Missing: declared, and nvidia-smi does not list it.
+	// Missing: declared, and nvidia-smi or CUDA_VISIBLE_DEVICES does not list it.
 	Missing bool
+	// Alone: an engine can use no other device beside it. So it is with MIG instances.
+	Alone bool
 }
 
 // Label names a device for people, such as "H200 0" or "NVIDIA GeForce RTX 4090 1".
@@ -54,9 +56,10 @@ type Declared struct {
 	Count int
 }
 
-// Settle turns a declaration into devices. Without any found ones (no nvidia-smi) they are numbered in the declaration's order and
-// taken at their word. Otherwise each is the found one of its kind with the lowest number, and one that is not found is Missing.
-func Settle(declared []Declared, found []Device) []Device {
+// Settle turns a declaration into devices. Each is the found one of its kind with the lowest number, and one that is not found is
+// Missing. With asked false (nvidia-smi told nothing) they are taken at their word in the declaration's order, and have the names of
+// visible, which ends the list, or numbers if it is nil.
+func Settle(declared []Declared, found []Device, asked bool, visible []string) []Device {
 	var out []Device
 	left := slices.Clone(found)
 	take := func(kind string) (Device, bool) {
@@ -73,7 +76,7 @@ func Settle(declared []Declared, found []Device) []Device {
 		for range entry.Count {
 			d, ok := take(entry.Kind)
 			if !ok {
-				d = Device{Kind: entry.Kind, Missing: len(found) > 0}
+				d = Device{Kind: entry.Kind, Missing: asked || visible != nil && len(missing) >= len(visible)}
 				if k, known := Find(entry.Kind); known {
 					d.Memory = k.Memory
 				}
@@ -83,8 +86,13 @@ func Settle(declared []Declared, found []Device) []Device {
 		}
 	}
 	for n, i := range missing {
-		if out[i].ID = strconv.Itoa(n); out[i].Missing {
+		switch {
+		case out[i].Missing:
 			out[i].ID = fmt.Sprintf("(missing %d)", n+1) // a number may be another device's
+		case visible != nil:
+			out[i].ID = visible[n]
+		default:
+			out[i].ID = strconv.Itoa(n)
 		}
 	}
 	return out

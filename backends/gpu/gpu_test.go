@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,6 +70,7 @@ func TestDevicesAreFound(t *testing.T) {
 		{"an instance", "CUDA_VISIBLE_DEVICES=MIG-cc-dd", "MIG-cc-dd"},
 		{"none", "CUDA_VISIBLE_DEVICES=", ""},
 		{"none by a number that cannot be", "CUDA_VISIBLE_DEVICES=-1", ""},
+		{"each once", "CUDA_VISIBLE_DEVICES=1,1,0", "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			devices, err := smi(t, h100, c.visible).List(t.Context())
@@ -96,7 +98,7 @@ func TestDevicesAreFound(t *testing.T) {
 	if d := devices[2]; d.Measured || d.Memory != 128*gigabyte || d.Kind != "GB10" {
 		t.Errorf("a GPU that shares memory: %+v", d)
 	}
-	if d := devices[4]; d.Measured || d.Memory != 40*gigabyte || d.Kind != "" || d.Label() != "NVIDIA H100 80GB HBM3 3g.40gb MIG-cc-dd" {
+	if d := devices[4]; d.Measured || !d.Alone || d.Memory != 40*gigabyte || d.Kind != "" || d.Label() != "NVIDIA H100 80GB HBM3 3g.40gb MIG-cc-dd" {
 		t.Errorf("an instance: %+v, %s", d, d.Label())
 	}
 	used, err := s.Used(t.Context())
@@ -127,10 +129,43 @@ func TestTroubleWithSMIIsTold(t *testing.T) {
 	if _, err := hangs.Used(t.Context()); err == nil || !strings.Contains(err.Error(), "has not answered for 50ms") || time.Since(began) > 5*time.Second {
 		t.Errorf("hangs: %v after %v", err, time.Since(began))
 	}
+	// One that waits for a driver that does not answer cannot even be killed, and must not hold up whoever asks.
+	stuck := hangs
+	released := make(chan struct{})
+	stuck.wait = func(cmd *exec.Cmd) error {
+		<-released
+		return cmd.Wait()
+	}
+	if _, err := stuck.Used(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "has not answered for 50ms, and cannot be killed") {
+		t.Errorf("stuck: %v", err)
+	}
+	close(released)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := hangs.Used(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A GPU that fell off the bus must not take those beside it out of service.
+func TestOneFailedGPUHidesNoOther(t *testing.T) {
+	const lost = "Unable to determine the device handle for GPU0000:41:00.0: GPU is lost. Reboot the system to recover this GPU"
+	for name, end := range map[string]string{"and all is well otherwise": "", "and nvidia-smi fails": "exit 15"} {
+		t.Run(name, func(t *testing.T) {
+			s := smi(t, `--query-gpu=index,uuid,name*) echo '0, GPU-0, NVIDIA L4, 23034, 3, [N/A]
+`+lost+`
+2, GPU-2, NVIDIA L4, 23034, 3, [N/A]'; `+end+`;;
+--query-gpu=index,memory.used) echo '0, 3
+`+lost+`
+2, [Unknown Error]'; `+end+`;;`)
+			devices, err := s.List(t.Context())
+			if len(devices) != 2 || devices[0].ID != "0" || devices[1].ID != "2" || err == nil || !strings.Contains(err.Error(), "GPU is lost") {
+				t.Errorf("devices %+v, %v", devices, err)
+			}
+			if used, err := s.Used(t.Context()); err != nil || len(used) != 1 || used["0"] != 3<<20 {
+				t.Errorf("used: %v, %v", used, err)
+			}
+		})
 	}
 }
 
@@ -140,18 +175,22 @@ func TestDeclaredDevicesAreMatchedWithFoundOnes(t *testing.T) {
 		name     string
 		declared []Declared
 		found    []Device
+		visible  []string
 		want     string
 	}{
-		{"nothing to ask: at their word", []Declared{{"L40s", 2}, {"H200", 1}}, nil, "L40s 0, L40s 1, H200 2"},
-		{"fewer than there are", []Declared{{"L40s", 1}}, found, "L40s 0"},
-		{"by kind", []Declared{{"H200", 1}, {"L40s", 2}}, found, "H200 1, L40s 0, L40s 2"},
-		{"any kind takes what is left", []Declared{{"", 2}, {"L40s", 2}}, found, "L40s 0, L40s 2, H200 1, GPU 3"},
-		{"more than there are", []Declared{{"H200", 2}}, found, "H200 1, H200 (missing 1) missing"},
-		{"none of the kind", []Declared{{"A10", 1}}, found, "A10 (missing 1) missing"},
+		{"nothing to ask: at their word", []Declared{{"L40s", 2}, {"H200", 1}}, nil, nil, "L40s 0, L40s 1, H200 2"},
+		{"nothing to ask, and some are for others", []Declared{{"L40s", 3}}, nil, []string{"2", "3"}, "L40s 2, L40s 3, L40s (missing 3) missing"},
+		{"nothing to ask, and all are for others", []Declared{{"L40s", 1}}, nil, []string{}, "L40s (missing 1) missing"},
+		{"fewer than there are", []Declared{{"L40s", 1}}, found, nil, "L40s 0"},
+		{"by kind", []Declared{{"H200", 1}, {"L40s", 2}}, found, nil, "H200 1, L40s 0, L40s 2"},
+		{"any kind takes what is left", []Declared{{"", 2}, {"L40s", 2}}, found, nil, "L40s 0, L40s 2, H200 1, GPU 3"},
+		{"more than there are", []Declared{{"H200", 2}}, found, nil, "H200 1, H200 (missing 1) missing"},
+		{"none of the kind", []Declared{{"A10", 1}}, found, nil, "A10 (missing 1) missing"},
+		{"none at all", []Declared{{"A10", 1}}, []Device{}, nil, "A10 (missing 1) missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, d := range Settle(c.declared, c.found) {
+			for _, d := range Settle(c.declared, c.found, c.found != nil, c.visible) {
 				label := d.Label()
 				if d.Missing {
 					label += " missing"

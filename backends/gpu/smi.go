@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,22 +24,25 @@ type SMI struct {
 	Timeout time.Duration
 	// Environ is where CUDA_VISIBLE_DEVICES is looked up, as os.Environ gives it; nil means os.Environ().
 	Environ []string
+	// wait is exec.Cmd's Wait, or a test's.
+	wait func(*exec.Cmd) error
 }
 
-const defaultTimeout = 15 * time.Second
+const (
+	defaultTimeout = 15 * time.Second
+	// killPatience is how long a killed nvidia-smi may take to end. One that waits for a driver that answers no more never does.
+	killPatience = 2 * time.Second
+)
 
 // ErrNoSMI: nvidia-smi is not installed.
 var ErrNoSMI = errors.New("nvidia-smi is not installed")
 
 // List finds the devices that this process may use: all, or those of CUDA_VISIBLE_DEVICES in its order. An empty list is no
-// error. ErrNoSMI: this machine has no nvidia-smi.
+// error. ErrNoSMI: this machine has no nvidia-smi. Where one GPU has failed, nvidia-smi complains in its place and lists the others:
+// List returns these, and an error.
 func (s SMI) List(ctx context.Context) ([]Device, error) {
-	out, err := s.ask(ctx, "--query-gpu=index,uuid,name,memory.total,memory.used,mig.mode.current", "--format=csv,noheader,nounits")
-	if err != nil {
-		return nil, err
-	}
-	rows, err := readRows(out, 6)
-	if err != nil {
+	rows, err := s.rows(ctx, "index", "uuid", "name", "memory.total", "memory.used", "mig.mode.current")
+	if len(rows) == 0 {
 		return nil, err
 	}
 	var devices, whole []Device
@@ -61,27 +65,36 @@ func (s SMI) List(ctx context.Context) ([]Device, error) {
 	}
 	devices = whole
 	if len(partitioned) > 0 {
-		instances, err := s.instances(ctx, partitioned)
-		if err != nil {
-			return nil, err
-		}
-		devices = append(devices, instances...)
+		instances, errInstances := s.instances(ctx, partitioned)
+		devices, err = append(devices, instances...), errors.Join(err, errInstances)
 	}
-	visible, restricted := lookup(s.Environ, "CUDA_VISIBLE_DEVICES")
-	if !restricted {
-		return devices, nil
+	if names := s.Visible(); names != nil {
+		devices = restrict(devices, names)
 	}
-	return restrict(devices, visible), nil
+	return devices, err
 }
 
-// Used tells how many bytes of each whole device are in use, by Device.ID.
-func (s SMI) Used(ctx context.Context) (map[string]int64, error) {
-	out, err := s.ask(ctx, "--query-gpu=index,memory.used", "--format=csv,noheader,nounits")
-	if err != nil {
-		return nil, err
+// Visible are the names in CUDA_VISIBLE_DEVICES, in its order; nil if it is not set.
+func (s SMI) Visible() []string {
+	text, set := lookup(s.Environ, "CUDA_VISIBLE_DEVICES")
+	if !set {
+		return nil
 	}
-	rows, err := readRows(out, 2)
-	if err != nil {
+	names := []string{}
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name == "" || name == "-1" || slices.Contains(names, name) {
+			break // nothing after what is no name counts for CUDA; and nothing is shared out twice
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// Used tells how many bytes of each whole device are in use, by Device.ID. A device whose use is not known is not there; the error is
+// why none is.
+func (s SMI) Used(ctx context.Context) (map[string]int64, error) {
+	rows, err := s.rows(ctx, "index", "memory.used")
+	if len(rows) == 0 {
 		return nil, err
 	}
 	used := make(map[string]int64, len(rows))
@@ -116,7 +129,7 @@ func (s SMI) instances(ctx context.Context, parents map[string]Device) ([]Device
 		if m == nil || parent.UUID == "" {
 			continue
 		}
-		d := Device{ID: m[2], UUID: m[2], Product: parent.Product + " " + m[1]}
+		d := Device{ID: m[2], UUID: m[2], Product: parent.Product + " " + m[1], Alone: true}
 		if size := migSize.FindStringSubmatch(m[1]); size != nil {
 			n, err := strconv.ParseInt(size[1], 10, 64)
 			if err != nil {
@@ -129,12 +142,11 @@ func (s SMI) instances(ctx context.Context, parents map[string]Device) ([]Device
 	return devices, nil
 }
 
-// restrict keeps the devices that CUDA_VISIBLE_DEVICES names, by number or by the beginning of a UUID. As CUDA does, it ends the
-// list at the first name that is nobody's.
-func restrict(devices []Device, visible string) []Device {
+// restrict keeps the devices that have these names, by number or by the beginning of a UUID. As CUDA does, it ends the list at the
+// first name that is nobody's.
+func restrict(devices []Device, visible []string) []Device {
 	var out []Device
-	for name := range strings.SplitSeq(visible, ",") {
-		name = strings.TrimSpace(name)
+	for _, name := range visible {
 		found := -1
 		for i, d := range devices {
 			if d.ID == name || (strings.HasPrefix(name, "GPU-") || strings.HasPrefix(name, "MIG-")) && strings.HasPrefix(d.UUID, name) {
@@ -150,6 +162,14 @@ func restrict(devices []Device, visible string) []Device {
 	return out
 }
 
+// rows asks for properties of all GPUs. Rows that are none, such as complaints about a failed GPU, are the error.
+func (s SMI) rows(ctx context.Context, properties ...string) ([][]string, error) {
+	out, err := s.ask(ctx, "--query-gpu="+strings.Join(properties, ","), "--format=csv,noheader,nounits")
+	rows, odd := readRows(out, len(properties))
+	return rows, errors.Join(err, odd)
+}
+
+// ask returns what nvidia-smi prints, also where it reports an error.
 func (s SMI) ask(ctx context.Context, args ...string) ([]byte, error) {
 	timeout := s.Timeout
 	if timeout == 0 {
@@ -167,7 +187,24 @@ func (s SMI) ask(ctx context.Context, args ...string) ([]byte, error) {
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	wait := s.wait
+	if wait == nil {
+		wait = (*exec.Cmd).Wait
+	}
+	err := cmd.Start()
+	if err == nil {
+		ended := make(chan error, 1)
+		go func() { ended <- wait(cmd) }()
+		select {
+		case err = <-ended:
+		case <-ctx.Done():
+			select {
+			case err = <-ended:
+			case <-time.After(killPatience): // the goroutine stays as long as it does
+				return nil, fmt.Errorf("%w, and cannot be killed", context.Cause(ctx))
+			}
+		}
+	}
 	switch {
 	case err == nil:
 		return stdout.Bytes(), nil
@@ -179,26 +216,39 @@ func (s SMI) ask(ctx context.Context, args ...string) ([]byte, error) {
 	if bytes.Contains(stdout.Bytes(), []byte("No devices were found")) { // a driver without a GPU; the exit status differs by version
 		return nil, nil
 	}
-	said := strings.Join(strings.Fields(stdout.String()+" "+stderr.String()), " ")
-	if len(said) > 300 {
-		said = said[:300] + "…"
-	}
-	return nil, fmt.Errorf("nvidia-smi: %w: %s", err, said)
+	return stdout.Bytes(), fmt.Errorf("nvidia-smi: %w: %s", err, short(stdout.String()+" "+stderr.String()))
 }
 
-func readRows(out []byte, fields int) ([][]string, error) {
-	r := csv.NewReader(bytes.NewReader(out))
-	r.FieldsPerRecord, r.TrimLeadingSpace, r.LazyQuotes = fields, true, true
-	rows, err := r.ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("nvidia-smi printed something else than expected: %w", err)
+func short(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > 300 {
+		text = text[:300] + "…"
 	}
-	for _, row := range rows {
-		for i := range row {
-			row[i] = strings.TrimSpace(row[i])
+	return text
+}
+
+// readRows takes lines of so many values that begin with a number. The error tells the first of the others.
+func readRows(out []byte, fields int) (rows [][]string, err error) {
+	for line := range strings.Lines(string(out)) {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		r := csv.NewReader(strings.NewReader(line))
+		r.FieldsPerRecord, r.TrimLeadingSpace, r.LazyQuotes = fields, true, true
+		row, bad := r.Read()
+		if bad == nil {
+			for i := range row {
+				row[i] = strings.TrimSpace(row[i])
+			}
+			_, bad = strconv.ParseUint(row[0], 10, 16)
+		}
+		if bad == nil {
+			rows = append(rows, row)
+		} else if err == nil {
+			err = fmt.Errorf("nvidia-smi printed something else than expected: %s", short(line))
 		}
 	}
-	return rows, nil
+	return rows, err
 }
 
 func mebibytes(text string) (int64, error) {

@@ -60,7 +60,7 @@ func learned(c *cobra.Command, stateDir string) func(*config.Model) (time.Durati
 
 // printDevices shows the GPUs that would be shared out here.
 func printDevices(ctx context.Context, w io.Writer, conf *config.Config) error {
-	devices, notes := app.FindDevices(ctx, conf, gpu.SMI{})
+	devices, notes, _ := app.FindDevices(ctx, conf, gpu.SMI{}) // notes tell of the error
 	if len(devices)+len(notes) == 0 {
 		return nil
 	}

@@ -50,6 +50,7 @@ type App struct {
 	process   *process.Driver
 	static    *static.Driver
 	ledger    *ledger.Ledger // nil: GPUs are not shared out
+	noDevices error          // why it is not known which GPUs there are
 	keysFile  *keyring       // nil with Options.Keys
 	cert      *certificate   // nil: clients are served in clear text
 	gateway   *gateway.Gateway
@@ -257,7 +258,7 @@ func (a *App) addModel(c *config.Model) (*model, error) {
 }
 
 func (a *App) launcher(c *config.Model, s *starts) activator.Launcher {
-	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, smi: a.opts.SMI})
+	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI})
 }
 
 // publish makes the models of c those that the edge serves.

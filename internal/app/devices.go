@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,20 +15,36 @@ import (
 	"pilotlight/internal/config"
 )
 
-// FindDevices are the GPUs that a gateway with this configuration shares out, and what an operator should know about them. None:
-// nobody keeps account of GPUs, and models that ask for some start without.
-func FindDevices(ctx context.Context, c *config.Config, smi gpu.SMI) (devices []gpu.Device, notes []string) {
+// FindDevices are the GPUs that a gateway with this configuration shares out, and what an operator should know about them. None
+// without an error: nobody keeps account of GPUs, and models that ask for some start without. With one it is not known which there are.
+func FindDevices(ctx context.Context, c *config.Config, smi gpu.SMI) (devices []gpu.Device, notes []string, err error) {
 	if c.Devices.None() {
-		return nil, nil
+		return nil, nil, nil
 	}
 	found, err := smi.List(ctx)
-	if err != nil && !errors.Is(err, gpu.ErrNoSMI) {
+	none := errors.Is(err, gpu.ErrNoSMI)
+	switch {
+	case none:
+		err = nil
+	case err != nil && len(found) == 0:
 		notes = append(notes, fmt.Sprintf("GPUs cannot be found: %v", err))
+	case err != nil:
+		notes = append(notes, fmt.Sprintf("not all GPUs can be found: %v", err))
+		err = nil
 	}
 	devices = found
 	if !c.Devices.Auto {
-		devices = gpu.Settle(c.Devices.List, found)
+		devices = gpu.Settle(c.Devices.List, found, err == nil && !none, smi.Visible())
+		err = nil // they are taken at their word
 	}
+	if err != nil {
+		return nil, append(notes, "models that ask for GPUs do not start; mend nvidia-smi and start the gateway again, or write devices: none, or a list of devices"), err
+	}
+	return devices, append(notes, lacking(c, devices)...), nil
+}
+
+// lacking are notes about what is missing of the devices that are declared and asked for.
+func lacking(c *config.Config, devices []gpu.Device) (notes []string) {
 	missing := map[string]int{}
 	for _, d := range devices {
 		if d.Missing {
@@ -43,6 +60,7 @@ func FindDevices(ctx context.Context, c *config.Config, smi gpu.SMI) (devices []
 		notes = append(notes, fmt.Sprintf("devices declares %d GPUs more than nvidia-smi shows; they are not given out", n))
 	}
 	asking := 0
+	left := slices.Clone(devices) // of what models have that always run
 	for i := range c.Models {
 		m := &c.Models[i]
 		asked := m.Spec.Devices
@@ -52,45 +70,92 @@ func FindDevices(ctx context.Context, c *config.Config, smi gpu.SMI) (devices []
 		asking++
 		if have := suiting(devices, asked); len(devices) > 0 && have < asked.Count {
 			notes = append(notes, fmt.Sprintf("%s asks for %s, and there are %d: it cannot start", m.Name, m.Resources.GPU, have))
+		} else if asked.Share == 0 {
+			for range m.Activator.Min {
+				if len(devices) > 0 && suiting(left, asked) < asked.Count {
+					notes = append(notes, fmt.Sprintf("%s always runs and asks for %s, which others that always run leave it none of: it cannot start beside them",
+						m.Name, m.Resources.GPU))
+					break
+				}
+				left = without(left, asked)
+			}
+		}
+	}
+	for i := range c.Models {
+		m := &c.Models[i]
+		if asked := m.Spec.Devices; asked.Count > 0 && m.Activator.Min == 0 && suiting(devices, asked) >= asked.Count && suiting(left, asked) < asked.Count {
+			notes = append(notes, fmt.Sprintf("%s asks for %s, which models that always run leave it none of: it cannot start beside them", m.Name, m.Resources.GPU))
 		}
 	}
 	if len(devices) == 0 && asking > 0 {
 		notes = append(notes, "no GPU is found, so none are shared out; models that ask for some are started all the same. devices: none says that this is meant, a list of devices declares them")
 	}
-	return devices, notes
+	return notes
+}
+
+// without takes the devices of one replica away, of those that suit it the last.
+func without(devices []gpu.Device, asked backends.Devices) []gpu.Device {
+	counts := map[string]int{}
+	for _, d := range devices {
+		if usable(d, asked) {
+			counts[group(d, asked)]++
+		}
+	}
+	var out []gpu.Device
+	taken, from := 0, ""
+	for _, d := range slices.Backward(devices) {
+		if g := group(d, asked); taken < asked.Count && usable(d, asked) && counts[g] >= asked.Count && (taken == 0 || g == from) {
+			taken, from = taken+1, g
+			continue
+		}
+		out = append(out, d)
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // suiting counts the devices that one replica may have together.
 func suiting(devices []gpu.Device, asked backends.Devices) int {
 	counts, most := map[string]int{}, 0
 	for _, d := range devices {
-		if d.Missing || asked.Kind != "" && d.Kind != asked.Kind {
-			continue
+		if usable(d, asked) {
+			g := group(d, asked)
+			counts[g]++
+			most = max(most, counts[g])
 		}
-		group := d.Kind
-		if group == "" {
-			group = d.Product
-		}
-		counts[group]++
-		most = max(most, counts[group])
 	}
 	return most
 }
 
+func usable(d gpu.Device, asked backends.Devices) bool {
+	return !d.Missing && (asked.Kind == "" || d.Kind == asked.Kind) && (asked.Count == 1 || !d.Alone)
+}
+
+// group is the ledger's: devices of one replica are of one kind, or of one product.
+func group(d gpu.Device, asked backends.Devices) string {
+	switch {
+	case asked.Count == 1:
+		return ""
+	case d.Kind != "":
+		return d.Kind
+	}
+	return d.Product
+}
+
 // openLedger starts the account of GPUs, if there are any.
 func (a *App) openLedger(ctx context.Context) error {
-	devices, notes := FindDevices(ctx, a.config, a.opts.SMI)
+	devices, notes, unknown := FindDevices(ctx, a.config, a.opts.SMI)
 	for _, n := range notes {
 		a.log.Warn("GPUs are not as the configuration has them", "note", n)
 	}
-	if len(devices) == 0 {
+	if a.noDevices = unknown; len(devices) == 0 {
 		return nil
 	}
 	shared := make([]ledger.Device, len(devices))
 	labels := make([]string, len(devices))
 	for i, d := range devices {
 		labels[i] = d.Label()
-		shared[i] = ledger.Device{ID: d.ID, Label: d.Label(), Kind: d.Kind, Group: d.Product, Memory: d.Memory, Measured: d.Measured, Missing: d.Missing}
+		shared[i] = ledger.Device{ID: d.ID, Label: d.Label(), Kind: d.Kind, Group: d.Product, Alone: d.Alone, Memory: d.Memory, Measured: d.Measured, Missing: d.Missing}
 	}
 	var err error
 	a.ledger, err = ledger.New(ledger.Options{
@@ -144,10 +209,17 @@ type accounts struct{ *ledger.Ledger }
 func (a accounts) Reserve(ctx context.Context, model string, replica uint64, because func(string)) error {
 	err := a.Ledger.Reserve(ctx, model, replica, because)
 	var unfit *ledger.UnfitError
-	if errors.As(err, &unfit) {
+	var kept *ledger.KeptError
+	switch {
+	case errors.As(err, &unfit):
 		return &backends.Failure{
 			Class: backends.ClassDriver, Permanent: true, Message: "this machine does not have the GPUs that the model asks for",
 			Advice: "resources.gpu " + unfit.Error(), Err: err,
+		}
+	case errors.As(err, &kept):
+		return &backends.Failure{
+			Class: backends.ClassBusy, Message: kept.Error(),
+			Advice: "run one of them on demand, scaling.replicas: [0, 1], or add GPUs", Err: err,
 		}
 	}
 	return err
@@ -163,6 +235,12 @@ func accountsOf(l *ledger.Ledger) activator.Ledger {
 
 // placement is where a replica starts.
 func (l *launcher) placement(ctx context.Context, id uint64) (backends.Placement, error) {
+	if l.noDevices != nil && l.spec.Devices.Count > 0 {
+		return backends.Placement{}, &backends.Failure{
+			Class: backends.ClassDriver, Message: "this machine's GPUs could not be found when the gateway started",
+			Advice: "mend nvidia-smi and start the gateway again, or write devices: none, or a list of devices", Err: l.noDevices,
+		}
+	}
 	if l.ledger == nil {
 		return backends.Placement{}, nil
 	}
@@ -178,21 +256,17 @@ func (l *launcher) placement(ctx context.Context, id uint64) (backends.Placement
 		return p, nil
 	}
 	d := held.Devices[0]
-	free := d.Memory * int64(held.Left) / 1000
+	whole := d.Memory - held.Reserved
+	free := whole * int64(held.Left) / 1000
 	if d.Measured {
 		used, err := l.smi.Used(ctx)
 		if n, ok := used[d.ID]; err == nil && ok {
 			free = d.Memory - n // those beside it may have left something of their shares
 		}
 	}
-	if p.MemoryFraction = memoryFraction(d.Memory, free, held.Share, held.Left); p.MemoryFraction <= 0 {
-		return p, &backends.Failure{
-			Class: backends.ClassOutOfMemory, Permanent: true, Message: "the model's share of a GPU is too small for any server",
-			Advice: fmt.Sprintf("raise gpu_share: %.1f GiB are kept beside weights and cache, and the share has %.1f", float64(leastReserve)/(1<<30),
-				float64(d.Memory)*float64(held.Share)/1000/(1<<30)),
-		}
-	}
-	return p, nil
+	var err error
+	p.MemoryFraction, err = memoryFraction(whole, free, held.Share, held.Left)
+	return p, err
 }
 
 const (
@@ -200,22 +274,36 @@ const (
 	// smallest chunk of prefill (512 MiB + 1.5 MiB for each of 2048 tokens), and its fallback fraction of 0.88.
 	leastReserve = 3584 << 20
 	reservePart  = 0.12
-	mostFraction = 0.95
+	// leastFraction is what the command line can say: three digits, rounded down.
+	leastFraction = 0.001
 )
 
-// memoryFraction is the --mem-fraction-static with which an engine takes no more than its share (in thousandths) of a device. SGLang takes it of
-// the memory that is free when it starts. left is what is nobody else's, for devices of unknown size (memory 0).
-func memoryFraction(memory, free int64, share, left int) float64 {
+// memoryFraction is the --mem-fraction-static with which an engine takes no more than its share (in thousandths) of a device's memory,
+// nor of what is free of it. SGLang takes it of the memory that is free when it starts. left is what is nobody else's, for devices of unknown
+// size (memory 0).
+func memoryFraction(memory, free int64, share, left int) (float64, error) {
 	if memory == 0 {
-		return (1 - reservePart) * float64(share) / float64(left)
+		return (1 - reservePart) * float64(share) / float64(left), nil
 	}
 	own := float64(memory) * float64(share) / 1000
-	static := own - max(leastReserve, reservePart*own)
-	if free <= 0 {
-		return 0
+	reserve := max(leastReserve, reservePart*own)
+	if own <= reserve {
+		return 0, &backends.Failure{
+			Class: backends.ClassOutOfMemory, Permanent: true, Message: "the model's share of a GPU is too small for any server",
+			Advice: fmt.Sprintf("raise gpu_share: %s are kept beside weights and cache, and the share has %s", gib(reserve), gib(own)),
+		}
 	}
-	return min(mostFraction, static/float64(free))
+	fraction := (min(own, float64(free)) - reserve) / float64(max(free, 1))
+	if fraction < leastFraction {
+		return 0, &backends.Failure{
+			Class: backends.ClassOutOfMemory, Message: "other programs use the memory of the model's share of a GPU",
+			Advice: fmt.Sprintf("end them: %s of the GPU are free, %s are kept beside weights and cache, and the share is %s", gib(float64(free)), gib(reserve), gib(own)),
+		}
+	}
+	return fraction, nil
 }
+
+func gib(bytes float64) string { return fmt.Sprintf("%.1f GiB", bytes/(1<<30)) }
 
 // DeviceState is one GPU, as the admin API shows it.
 type DeviceState struct {

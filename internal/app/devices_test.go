@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"pilotlight/backends"
 	"pilotlight/backends/gpu"
 	"pilotlight/internal/config"
 )
@@ -17,19 +19,24 @@ func TestMemoryFractionKeepsToTheShare(t *testing.T) {
 		name         string
 		memory, free int64
 		share, left  int
-		want         float64
+		want         float64 // 0: an error
+		permanent    bool
 	}{
-		{"half of an empty H100", 80 * gib, 80 * gib, 500, 1000, 0.44},
-		{"the other half, beside one that takes what it may", 80 * gib, 40 * gib, 500, 500, 0.88},
-		{"the other half, beside one that takes less", 80 * gib, 50 * gib, 500, 500, 0.704},
-		{"a small share keeps more aside", 80 * gib, 80 * gib, 100, 1000, 0.05625},
-		{"too small a share", 16 * gib, 16 * gib, 200, 1000, -0.01875},
-		{"hardly anything is free", 80 * gib, 10 * gib, 500, 500, 0.95},
-		{"nothing is free", 80 * gib, 0, 500, 500, 0},
-		{"a device of unknown size", 0, 0, 250, 500, 0.44},
+		{"half of an empty H100", 80 * gib, 80 * gib, 500, 1000, 0.44, false},
+		{"the other half, beside one that takes what it may", 80 * gib, 40 * gib, 500, 500, 0.88, false},
+		{"the other half, beside one that takes less", 80 * gib, 50 * gib, 500, 500, 0.704, false},
+		{"a small share keeps more aside", 80 * gib, 80 * gib, 100, 1000, 0.05625, false},
+		{"too small a share", 16 * gib, 16 * gib, 200, 1000, 0, true},
+		{"part of the share is not free", 80 * gib, 10 * gib, 500, 500, 0.52, false},
+		{"hardly anything is free", 80 * gib, 4 * gib, 500, 500, 0, false},
+		{"nothing is free", 80 * gib, 0, 500, 500, 0, false},
+		{"more is used than there is", 80 * gib, -1, 500, 500, 0, false},
+		{"a device of unknown size", 0, 0, 250, 500, 0.44, false},
 	} {
-		if got := memoryFraction(c.memory, c.free, c.share, c.left); got < c.want-1e-9 || got > c.want+1e-9 {
-			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		got, err := memoryFraction(c.memory, c.free, c.share, c.left)
+		var f *backends.Failure
+		if got < c.want-1e-9 || got > c.want+1e-9 || (err != nil) != (c.want == 0) || err != nil && (!errors.As(err, &f) || f.Permanent != c.permanent) {
+			t.Errorf("%s: got %v and %v, want %v", c.name, got, err, c.want)
 		}
 	}
 }
@@ -63,6 +70,14 @@ func TestDevicesAreFoundAndNotesTaken(t *testing.T) {
 		{"none, and none is asked for", undemanding, "", "", none},
 		{"none, and that is meant", "devices: none\n" + model("1"), "", "", fakeSMI(t, h200)},
 		{"trouble", undemanding, "", "GPUs cannot be found: nvidia-smi printed something else", fakeSMI(t, "ERROR")},
+		{"trouble with one", undemanding, "H200 0", "not all GPUs can be found: nvidia-smi printed something else than expected: GPU is lost", fakeSMI(t, h200, "GPU is lost")},
+		{"trouble, and declared", "devices: [{kind: L4, count: 2}]\n" + undemanding, "L4 0, L4 1", "GPUs cannot be found", fakeSMI(t, "ERROR")},
+		{"taken for good", "models: [{name: a, model_id: a, model_hf_path: o/a, resources: {gpu: 1}, scaling: {replicas: 1}}, {name: b, model_id: b, model_hf_path: o/b, resources: {gpu: 1}}]\n",
+			"H200 0", "b asks for 1, which models that always run leave it none of", fakeSMI(t, h200)},
+		{"taken for good from one that always runs", "models: [{name: a, model_id: a, model_hf_path: o/a, resources: {gpu: 1}, scaling: {replicas: 1}}, {name: b, model_id: b, model_hf_path: o/b, resources: {gpu: 1}, scaling: {replicas: 1}}]\n",
+			"H200 0", "b always runs and asks for 1, which others that always run leave it none of", fakeSMI(t, h200)},
+		{"enough is left", "models: [{name: a, model_id: a, model_hf_path: o/a, resources: {gpu: 1}, scaling: {replicas: 1}}, {name: b, model_id: b, model_hf_path: o/b, resources: {gpu: 1}}]\n",
+			"H200 0, L4 1", "", fakeSMI(t, h200, l4)},
 		{"declared", "devices: [{kind: L4, count: 2}]\n" + model("1"), "L4 0, L4 1", "", none},
 		{"declared and found", "devices: [{kind: L4, count: 1}]\n" + model("1"), "L4 1", "", fakeSMI(t, h200, l4)},
 		{"declared and not found", "devices: [{kind: L4, count: 2}]\n" + model("L4:2"), "L4 1, L4 (missing 1)",
@@ -73,7 +88,10 @@ func TestDevicesAreFoundAndNotesTaken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			devices, notes := FindDevices(context.Background(), conf, c.smi)
+			devices, notes, err := FindDevices(context.Background(), conf, c.smi)
+			if unknown := c.name == "trouble"; unknown != (err != nil) {
+				t.Errorf("error %v", err)
+			}
 			var labels []string
 			for _, d := range devices {
 				labels = append(labels, d.Label())

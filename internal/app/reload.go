@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"pilotlight/activator"
+	"pilotlight/activator/ledger"
 	"pilotlight/auth"
 	"pilotlight/internal/config"
 )
@@ -147,8 +149,8 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 		a.leaving = append(a.leaving, m)
 		a.unloads.Go(func() { a.unload(m) })
 	}
-	if asked {
-		for _, m := range a.models {
+	for _, m := range a.models {
+		if asked || !changes.Empty() && lacksOnly(m.activator.Status().LastFailure) {
 			m.activator.Retry()
 		}
 	}
@@ -161,6 +163,12 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 		a.log.Warn("a changed setting needs a restart to take effect", "setting", setting)
 	}
 	return nil
+}
+
+// lacksOnly: a start failed because of other models, which may have changed.
+func lacksOnly(f *activator.FailureStatus) bool {
+	var kept *ledger.KeptError
+	return f != nil && errors.As(f.Cause, &kept)
 }
 
 // dropModel takes back what addModel did for a configuration that was refused. No request has met the model.

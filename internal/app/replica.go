@@ -54,7 +54,9 @@ type launcher struct {
 	process *process.Driver
 	static  *static.Driver
 	ledger  *ledger.Ledger // nil: GPUs are not shared out
-	smi     gpu.SMI
+	// noDevices is why it is not known which GPUs there are.
+	noDevices error
+	smi       gpu.SMI
 }
 
 func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {

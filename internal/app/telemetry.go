@@ -94,7 +94,9 @@ func (t *telemetry) watch(a *App) error {
 		metric.WithDescription("Bytes of the bodies that wait for a replica."))
 	valid, err5 := t.meter.Int64ObservableGauge("pilotlight.config.valid", metric.WithUnit("1"),
 		metric.WithDescription("1 while the configuration file's present version is the one in force, 0 while an older one is."))
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	gpus, err6 := t.meter.Int64ObservableGauge("pilotlight.gpus", metric.WithUnit("{gpu}"),
+		metric.WithDescription("GPUs that are shared out, by state."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
 	_, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -114,12 +116,28 @@ func (t *telemetry) watch(a *App) error {
 			o.ObserveInt64(queue, int64(m.QueuedRequests), metric.WithAttributes(model))
 			o.ObserveInt64(bytes, m.QueuedBytes, metric.WithAttributes(model))
 		}
+		if state.Devices != nil {
+			count := map[string]int64{"free": 0, "held": 0, "settling": 0, "quarantined": 0, "missing": 0}
+			for _, d := range state.Devices {
+				switch {
+				case d.State != "usable":
+					count[d.State]++
+				case len(d.Holders) > 0:
+					count["held"]++
+				default:
+					count["free"]++
+				}
+			}
+			for s, n := range count {
+				o.ObserveInt64(gpus, n, metric.WithAttributes(attribute.String("state", s)))
+			}
+		}
 		ok := int64(1)
 		if state.Config.Error != "" {
 			ok = 0
 		}
 		o.ObserveInt64(valid, ok)
 		return nil
-	}, replicas, inFlight, queue, bytes, valid)
+	}, replicas, inFlight, queue, bytes, valid, gpus)
 	return err
 }

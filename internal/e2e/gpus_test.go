@@ -355,3 +355,24 @@ func TestAKilledHolderGivesItsGPUBack(t *testing.T) {
 	s.ask(t.Context(), "a", "a", "three", false).wants(t, "three", false)
 	g.consistent(s)
 }
+
+// A request for GPUs that models which always run have for good must not wait for them.
+func TestGPUsOfModelsThatAlwaysRunAreNotWaitedFor(t *testing.T) {
+	g := withGPUs(t, 1)
+	always := strings.Replace(g.model("always", "1", ""), "scaledown_after: 1h", "replicas: 1", 1)
+	s := serve(t, config(always, g.model("b", "1", "")))
+	s.Until(20*time.Second, "the one that always runs", func() bool { return s.model("always").State == "ready" })
+	a := s.ask(t.Context(), "a", "b", "x", false, "X-Pilotlight-Max-Wait", "1h")
+	if a.status != 503 || a.code != "gpus_busy" || !strings.Contains(a.message, "belong to models that always run: always. For the operator: run one of them on demand") {
+		t.Errorf("got %v", a)
+	}
+	if n := s.metric(`pilotlight_gpus{state="held"}`); n != 1 {
+		t.Errorf("%v GPUs are held, want 1", n)
+	}
+	// It is served as soon as the other one runs on demand: the failure before is none of its own.
+	loaded := s.state().Config.Loaded
+	s.Write(config(g.model("always", "1", ""), g.model("b", "1", "")))
+	s.Until(20*time.Second, "the configuration reloaded", func() bool { return s.state().Config.Loaded.After(loaded) })
+	s.ask(t.Context(), "a", "b", "y", false).wants(t, "y", false)
+	g.consistent(s)
+}
