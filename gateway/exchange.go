@@ -109,6 +109,15 @@ func (x *exchange) release() {
 	exchanges.Put(x)
 }
 
+// forget gives the request's body back once the engine has answered: it is not sent again, and a stream may last for minutes.
+func (x *exchange) forget(ctx *fasthttp.RequestCtx) {
+	x.patch.Reset(nil)
+	x.fields = jsonbody.Fields{}
+	clear(x.request.Body)
+	x.request.Body = x.request.Body[:0]
+	ctx.Request.ResetBody()
+}
+
 // leaving is closed when the client leaves.
 func (x *exchange) leaving() <-chan struct{} {
 	x.mu.Lock()

@@ -133,6 +133,8 @@ func (s *stream) commit(ctx *fasthttp.RequestCtx) {
 	}
 	if s.early {
 		s.beat()
+	} else {
+		s.x.forget(ctx)
 	}
 	if !ctx.Request.Header.IsHTTP11() {
 		s.plain(ctx)
