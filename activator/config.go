@@ -25,6 +25,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// BackoffMin and BackoffMax bound the pause after a failed start; it doubles in between.
 	BackoffMin, BackoffMax time.Duration
+	// Kin is common to models whose starts take about as long: what was learned of theirs is the guess for one that was never started.
+	// Empty: there are none.
+	Kin string
 }
 
 // DefaultConcurrency is used where neither the configuration nor the engine says more.

@@ -1,12 +1,12 @@
 package activator
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +40,17 @@ type Durations struct {
 // specStarts are the last starts of one spec, oldest first. The specs of a model are ordered likewise, by use.
 type specStarts struct {
 	Spec   string        `json:"spec"`
+	Kin    string        `json:"kin,omitempty"`
 	Starts []StartRecord `json:"starts"`
+}
+
+// Subject is what start times are learned of.
+type Subject struct {
+	Model string
+	// Spec tells what exactly is started; see Options.SpecHash.
+	Spec string
+	// Kin is common to specs that take about as long, whatever model they are of; empty: there are none.
+	Kin string
 }
 
 // StartRecord is one start that ended in a ready replica.
@@ -49,9 +59,17 @@ type StartRecord struct {
 	Phases []PhaseStart  `json:"phases,omitempty"`
 }
 
-// PhaseStart is when a phase began, counted from the start.
+// PhaseStart is when a phase began, counted from the start, and how it went on.
 type PhaseStart struct {
 	Phase string        `json:"phase"`
+	At    time.Duration `json:"at_ns"`
+	// Marks tell when shares of the phase were over, in order of both.
+	Marks []Mark `json:"marks,omitempty"`
+}
+
+// Mark is when a share of a phase was over, counted from the start.
+type Mark struct {
+	Share float64       `json:"share"` // over 0, up to 1
 	At    time.Duration `json:"at_ns"`
 }
 
@@ -90,7 +108,7 @@ func OpenDurations(path string, log *slog.Logger) (*Durations, error) {
 	for model, specs := range file.Models {
 		for _, s := range specs {
 			for _, r := range s.Starts {
-				d.addLocked(model, s.Spec, r)
+				d.addLocked(Subject{Model: model, Spec: s.Spec, Kin: s.Kin}, r)
 			}
 		}
 	}
@@ -98,10 +116,10 @@ func OpenDurations(path string, log *slog.Logger) (*Durations, error) {
 }
 
 // Record remembers a start. The file is written in the background.
-func (d *Durations) Record(model, spec string, r StartRecord) {
+func (d *Durations) Record(of Subject, r StartRecord) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.addLocked(model, spec, r)
+	d.addLocked(of, r)
 	d.dirty = true
 	if d.path != "" && !d.writing {
 		d.writing = true
@@ -110,21 +128,42 @@ func (d *Durations) Record(model, spec string, r StartRecord) {
 }
 
 // addLocked drops records that cannot be true, such as those of a damaged file.
-func (d *Durations) addLocked(model, spec string, r StartRecord) {
-	if r.Total <= 0 || !slices.IsSortedFunc(r.Phases, func(a, b PhaseStart) int { return cmp.Compare(a.At, b.At) }) {
+func (d *Durations) addLocked(of Subject, r StartRecord) {
+	if !r.plausible() {
 		return
 	}
-	specs := d.models[model]
-	i := slices.IndexFunc(specs, func(s specStarts) bool { return s.Spec == spec })
+	specs := d.models[of.Model]
+	i := slices.IndexFunc(specs, func(s specStarts) bool { return s.Spec == of.Spec })
 	var s specStarts
 	if i < 0 {
-		s = specStarts{Spec: spec}
+		s = specStarts{Spec: of.Spec}
 	} else {
 		s = specs[i]
 		specs = slices.Delete(specs, i, i+1)
 	}
-	s.Starts = lastN(append(s.Starts, r), startsKept)
-	d.models[model] = lastN(append(specs, s), specsKept)
+	s.Kin = of.Kin
+	// A new array each time: forecasts keep what they were given.
+	s.Starts = lastN(append(slices.Clone(s.Starts), r), startsKept)
+	d.models[of.Model] = lastN(append(specs, s), specsKept)
+}
+
+// plausible: time goes on, from the first phase to the end.
+func (r StartRecord) plausible() bool {
+	var last time.Duration
+	for _, p := range r.Phases {
+		if p.At < last {
+			return false
+		}
+		last = p.At
+		share := 0.0
+		for _, m := range p.Marks {
+			if m.At < last || m.Share < share || m.Share > 1 {
+				return false
+			}
+			last, share = m.At, m.Share
+		}
+	}
+	return r.Total > 0 && last <= r.Total
 }
 
 func lastN[T any](s []T, n int) []T {
@@ -175,33 +214,53 @@ func replaceFile(path string, data []byte) error {
 	return nil
 }
 
-// Estimate is the time from the beginning of a phase to readiness, as earlier starts of the spec took it; for
-// an empty phase, or one that they did not have, the whole start, and fromPhase is false. A spec that was
-// never started is estimated by the one used before it: usually closer than nothing. ok is false when the
-// model was never started at all.
-func (d *Durations) Estimate(model, spec, phase string) (remaining time.Duration, fromPhase, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	specs := d.models[model]
-	if len(specs) == 0 {
-		return 0, false, false
+// pastLocked are the starts to judge by: those of the spec; of one that was never started those of the model's latest other spec, and
+// else the latest of its kin. Usually that is closer than nothing.
+func (d *Durations) pastLocked(of Subject) []StartRecord {
+	specs := d.models[of.Model]
+	if i := slices.IndexFunc(specs, func(s specStarts) bool { return s.Spec == of.Spec }); i >= 0 {
+		return specs[i].Starts
 	}
-	starts := specs[len(specs)-1].Starts
-	if i := slices.IndexFunc(specs, func(s specStarts) bool { return s.Spec == spec }); i >= 0 {
-		starts = specs[i].Starts
+	if len(specs) > 0 {
+		return specs[len(specs)-1].Starts
 	}
-	totals := make([]time.Duration, 0, startsKept)
-	rests := make([]time.Duration, 0, startsKept)
-	for _, s := range starts {
-		totals = append(totals, s.Total)
-		if i := slices.IndexFunc(s.Phases, func(p PhaseStart) bool { return p.Phase == phase }); i >= 0 {
-			rests = append(rests, s.Total-s.Phases[i].At)
+	if of.Kin == "" {
+		return nil
+	}
+	for _, model := range slices.Sorted(maps.Keys(d.models)) {
+		for _, s := range slices.Backward(d.models[model]) {
+			if s.Kin == of.Kin {
+				return s.Starts
+			}
 		}
 	}
-	if phase != "" && len(rests) > 0 {
-		return median(rests), true, true
+	return nil
+}
+
+// Estimate is the time that a whole start takes, from earlier ones. false: nothing like it was ever started.
+func (d *Durations) Estimate(of Subject) (time.Duration, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	starts := d.pastLocked(of)
+	if len(starts) == 0 {
+		return 0, false
 	}
-	return median(totals), false, true
+	totals := make([]time.Duration, 0, startsKept)
+	for _, s := range starts {
+		totals = append(totals, s.Total)
+	}
+	return median(totals), true
+}
+
+// forecast is for a start that has come so far; nil if nothing like it was ever started.
+func (d *Durations) forecast(of Subject, c course) *forecast {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	starts := d.pastLocked(of)
+	if len(starts) == 0 {
+		return nil
+	}
+	return &forecast{past: starts, course: c}
 }
 
 // median of an even number is the later of the two in the middle: a promise that is kept early is forgiven.

@@ -16,11 +16,12 @@ func TestDurationsSurviveARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, ok := d.Estimate("m", "s", ""); ok {
+	if _, ok := d.Estimate(Subject{Model: "m", Spec: "s"}); ok {
 		t.Error("an estimate out of nothing")
 	}
 	for _, s := range []time.Duration{130, 64, 66, 65} { // the first one compiles kernels
-		d.Record("m", "s", StartRecord{Total: s * time.Second, Phases: []PhaseStart{{"launch", 0}, {"weights", (s - 10) * time.Second}}})
+		d.Record(Subject{Model: "m", Spec: "s", Kin: "k"}, StartRecord{Total: s * time.Second, Phases: []PhaseStart{
+			{Phase: "launch"}, {Phase: "weights", At: (s - 10) * time.Second, Marks: []Mark{{Share: 0.5, At: (s - 5) * time.Second}}}}})
 	}
 	d.Close()
 	if d, err = OpenDurations(path, nil); err != nil {
@@ -28,32 +29,54 @@ func TestDurationsSurviveARestart(t *testing.T) {
 	}
 	defer d.Close()
 	for _, tt := range []struct {
-		spec, phase string
-		want        time.Duration
-		fromPhase   bool
+		of     Subject
+		whole  time.Duration
+		inside time.Duration // from the half of the weights
 	}{
-		{"s", "", 66 * time.Second, false},
-		{"s", "weights", 10 * time.Second, true},
-		{"s", "never seen", 66 * time.Second, false},
-		{"another spec", "weights", 10 * time.Second, true}, // by the spec before it
+		{Subject{Model: "m", Spec: "s"}, 66 * time.Second, 5 * time.Second},
+		{Subject{Model: "m", Spec: "another spec"}, 66 * time.Second, 5 * time.Second}, // by the spec before it
+		{Subject{Model: "other", Spec: "s2", Kin: "k"}, 66 * time.Second, 5 * time.Second},
+		{Subject{Model: "other", Spec: "s", Kin: "else"}, 0, 0},
+		{Subject{Model: "other", Spec: "s"}, 0, 0}, // without kin
 	} {
-		if got, fromPhase, ok := d.Estimate("m", tt.spec, tt.phase); got != tt.want || fromPhase != tt.fromPhase || !ok {
-			t.Errorf("%s, %s: %v, %v, %v", tt.spec, tt.phase, got, fromPhase, ok)
+		whole, ok := d.Estimate(tt.of)
+		if whole != tt.whole || ok != (tt.whole > 0) {
+			t.Errorf("%v: whole %v, %v", tt.of, whole, ok)
+		}
+		c := course{}.note("launch", 0, 0).note("weights", 0, 56*time.Second).note("weights", 0.5, 61*time.Second)
+		f := d.forecast(tt.of, c)
+		if (f != nil) != ok {
+			t.Fatalf("%v: forecast %v", tt.of, f)
+		}
+		if f != nil && f.remaining(61*time.Second) != tt.inside {
+			t.Errorf("%v: %v remain", tt.of, f.remaining(61*time.Second))
 		}
 	}
-	d.Record("m", "another spec", StartRecord{Total: time.Second})
-	if got, _, _ := d.Estimate("m", "another spec", ""); got != time.Second {
+	d.Record(Subject{Model: "m", Spec: "another spec"}, StartRecord{Total: time.Second})
+	if got, _ := d.Estimate(Subject{Model: "m", Spec: "another spec"}); got != time.Second {
 		t.Errorf("after its first start: %v", got)
 	}
-	if got, _, _ := d.Estimate("m", "s", ""); got != 66*time.Second {
+	if got, _ := d.Estimate(Subject{Model: "m", Spec: "s"}); got != 66*time.Second {
 		t.Errorf("the spec before: %v", got)
 	}
 	for range 50 {
-		d.Record("m", "s", StartRecord{Total: time.Minute})
-		d.Record("m", "s", StartRecord{Total: -1}) // not taken
+		d.Record(Subject{Model: "m", Spec: "s"}, StartRecord{Total: time.Minute})
+		for _, r := range []StartRecord{
+			{Total: -1},
+			{Total: time.Second, Phases: []PhaseStart{{Phase: "a", At: 2 * time.Second}}},
+			{Total: time.Hour, Phases: []PhaseStart{{Phase: "a", At: 2}, {Phase: "b", At: 1}}},
+			{Total: time.Hour, Phases: []PhaseStart{{Phase: "a", Marks: []Mark{{Share: 2, At: 1}}}}},
+			{Total: time.Hour, Phases: []PhaseStart{{Phase: "a", Marks: []Mark{{Share: 0.5, At: 2}, {Share: 0.4, At: 3}}}}},
+			{Total: time.Hour, Phases: []PhaseStart{{Phase: "a", Marks: []Mark{{Share: 0.5, At: 5}}}, {Phase: "b", At: 4}}},
+		} {
+			d.Record(Subject{Model: "m", Spec: "s"}, r) // not taken
+		}
+	}
+	if got, _ := d.Estimate(Subject{Model: "m", Spec: "s"}); got != time.Minute {
+		t.Errorf("after 50 starts of a minute: %v", got)
 	}
 	for _, spec := range []string{"c", "d", "e", "s"} {
-		d.Record("m", spec, StartRecord{Total: 2 * time.Minute})
+		d.Record(Subject{Model: "m", Spec: spec}, StartRecord{Total: 2 * time.Minute})
 	}
 	if specs := d.models["m"]; len(specs) != specsKept || specs[2].Spec != "s" {
 		t.Errorf("kept %+v", specs)
@@ -70,7 +93,7 @@ func TestDurationsMemoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 50 {
-		d.Record("m", "s", StartRecord{Total: time.Minute})
+		d.Record(Subject{Model: "m", Spec: "s"}, StartRecord{Total: time.Minute})
 	}
 	if n := len(d.models["m"][0].Starts); n != startsKept {
 		t.Errorf("%d starts kept", n)
@@ -94,15 +117,15 @@ func TestDamagedDurationsAreIgnoredAndRewritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, ok := d.Estimate("m", "s", ""); ok || !strings.Contains(log.String(), "level=WARN") {
+			if _, ok := d.Estimate(Subject{Model: "m", Spec: "s"}); ok || !strings.Contains(log.String(), "level=WARN") {
 				t.Errorf("known: %v, log: %s", ok, log.String())
 			}
-			d.Record("m", "s", StartRecord{Total: time.Second})
+			d.Record(Subject{Model: "m", Spec: "s"}, StartRecord{Total: time.Second})
 			d.Close()
 			if d, err = OpenDurations(path, nil); err != nil {
 				t.Fatal(err)
 			}
-			if got, _, _ := d.Estimate("m", "s", ""); got != time.Second {
+			if got, _ := d.Estimate(Subject{Model: "m", Spec: "s"}); got != time.Second {
 				t.Errorf("after the rewrite: %v", got)
 			}
 		})
@@ -119,12 +142,12 @@ func TestDurationsThatCannotBeReadOrWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Record("m", "s", StartRecord{Total: time.Second})
+	d.Record(Subject{Model: "m", Spec: "s"}, StartRecord{Total: time.Second})
 	d.Close()
 	if !strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("log: %s", log.String())
 	}
-	if _, _, ok := d.Estimate("m", "s", ""); !ok {
+	if _, ok := d.Estimate(Subject{Model: "m", Spec: "s"}); !ok {
 		t.Error("forgotten because it could not be saved")
 	}
 }

@@ -78,7 +78,7 @@ const (
 type change struct {
 	config   Config
 	launcher Launcher
-	specHash string
+	subject  Subject
 	newSpec  bool // set by the owner, who knows the present hash
 }
 

@@ -44,7 +44,9 @@ type Instance interface {
 type Progress struct {
 	// Phase is a word for people, such as "weights".
 	Phase string
-	// Percent is of the whole start, 0 to 100. 0 also means not known.
+	// Share of the phase that is over, 0 to 1. 0 also means not known.
+	Share float64
+	// Percent is of the whole start, 0 to 100. 0 also means not known. Where start times were learned, they are the better guess.
 	Percent float64
 }
 

@@ -68,11 +68,10 @@ type slot struct {
 	unknown   bool // adopted, in flight not known
 	watched   bool // a poke comes when its in flight is zero
 
-	preempt    bool // the look is for a preemption
-	preemptor  chan error
-	phase      string
-	percent    float64
-	phaseSince moment
+	preempt   bool // the look is for a preemption
+	preemptor chan error
+	phase     string
+	percent   float64
 }
 
 // work is the effect that runs for a slot. There is at most one.
@@ -202,7 +201,7 @@ func (m *machine) handleReplica(e event, now moment) {
 	case evFailed:
 		understood = m.onFailed(s, e, now)
 	case evProgress:
-		understood = m.onProgress(s, e, now)
+		understood = m.onProgress(s, e)
 	case evExited:
 		understood = m.onExited(s, e, now)
 	case evSlept:

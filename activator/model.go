@@ -114,7 +114,7 @@ func (m *Model) Update(c Config, l Launcher, specHash string) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	m.mail.send(event{kind: evUpdate, change: &change{config: c, launcher: l, specHash: specHash}})
+	m.mail.send(event{kind: evUpdate, change: &change{config: c, launcher: l, subject: Subject{Model: m.name, Spec: specHash, Kin: c.Kin}}})
 	return nil
 }
 

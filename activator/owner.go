@@ -11,7 +11,7 @@ import (
 type owner struct {
 	model    *Model
 	launcher Launcher
-	specHash string
+	subject  Subject // what is started
 	core     machine
 
 	starts    map[uint64]*startRun // in progress, by replica id
@@ -27,7 +27,7 @@ type owner struct {
 }
 
 func (o *owner) init(m *Model, opts Options) {
-	o.model, o.launcher, o.specHash = m, opts.Launcher, opts.SpecHash
+	o.model, o.launcher, o.subject = m, opts.Launcher, Subject{Model: opts.Name, Spec: opts.SpecHash, Kin: opts.Config.Kin}
 	o.core = newMachine(opts.Config, opts.Ledger != nil, opts.FirstID)
 	o.starts, o.instances, o.gates = map[uint64]*startRun{}, map[uint64]Instance{}, map[uint64]*replica{}
 	o.detached, o.cancel = context.WithCancel(context.Background())
@@ -92,8 +92,8 @@ func (o *owner) prepare(e *event) {
 		if o.core.leaving != staying {
 			break
 		}
-		e.change.newSpec = e.change.specHash != o.specHash
-		o.launcher, o.specHash = e.change.launcher, e.change.specHash
+		e.change.newSpec = e.change.subject.Spec != o.subject.Spec
+		o.launcher, o.subject = e.change.launcher, e.change.subject
 		m.queued.setLimits(e.change.config.MaxQueuedRequests, e.change.config.MaxQueuedBytes)
 	case evStarted:
 		o.instances[e.id] = e.instance

@@ -17,7 +17,7 @@ func (o *owner) publish() {
 	}
 	o.changed = false
 	c := &o.core
-	v := &view{live: c.live(), failure: c.failure, counters: c.counters, eta: o.eta(now)}
+	v := &view{live: c.live(), failure: c.failure, counters: c.counters}
 	if c.leaving != staying {
 		v.leaving = c.leavingError()
 	}
@@ -27,7 +27,7 @@ func (o *owner) publish() {
 		if s.state == Cold {
 			continue
 		}
-		r := replicaView{since: s.since, gate: o.gates[s.id], ReplicaStatus: ReplicaStatus{
+		r := replicaView{since: s.since, gate: o.gates[s.id], eta: o.forecast(s), ReplicaStatus: ReplicaStatus{
 			ID: s.id, Slot: i, State: s.state, Phase: s.phase, Percent: s.percent, Unknown: s.unknown, Instance: o.instances[s.id],
 		}}
 		if run := o.starts[s.id]; run != nil && s.work == workReserve {
@@ -44,6 +44,7 @@ func (o *owner) publish() {
 			v.phase, v.percent = s.phase, s.percent
 		}
 	}
+	v.eta = o.eta(v, now)
 	o.model.view.Store(v)
 }
 
@@ -57,40 +58,36 @@ func further(a, b State) State {
 
 var rank = [...]int{Cold: 0, Stopping: 1, Draining: 2, Failed: 3, Asleep: 4, Starting: 5, Ready: 6}
 
+// forecast is the estimate of a slot's start; empty if none is in progress, or nothing is known.
+func (o *owner) forecast(s *slot) etaView {
+	m := o.model
+	run := o.starts[s.id]
+	if m.durations == nil || s.state != Starting || run == nil || s.work == workReserve { // nobody knows how long others keep their devices
+		return etaView{}
+	}
+	f := m.durations.forecast(run.of, run.progress())
+	if f == nil {
+		return etaView{}
+	}
+	return etaView{start: run, forecast: f}
+}
+
 // eta estimates when the next replica is ready: the soonest of the starts in progress, or a whole start from
 // when one may begin.
-func (o *owner) eta(now moment) etaView {
+func (o *owner) eta(v *view, now moment) etaView {
 	m := o.model
-	if m.durations == nil {
+	if m.durations == nil || v.state == Ready {
 		return etaView{}
 	}
 	var best etaView
-	for i := range o.core.slots {
-		s := &o.core.slots[i]
-		switch s.state {
-		case Ready:
-			return etaView{}
-		case Starting:
-		default:
-			continue
-		}
-		run := o.starts[s.id]
-		if run == nil || s.work == workReserve { // nobody knows how long others keep their devices
-			continue
-		}
-		e := etaView{at: run.began, began: run.began, ages: true}
-		remaining, fromPhase, ok := m.durations.Estimate(m.name, run.hash, s.phase)
-		if fromPhase {
-			e.at = s.phaseSince
-		}
-		e.known, e.remaining = ok, remaining
-		if ok && (!best.known || e.left(now) < best.left(now)) {
+	for i := range v.replicas {
+		if e := v.replicas[i].eta; e.forecast != nil && (best.forecast == nil || e.left(now) < best.left(now)) {
 			best = e
 		}
 	}
-	if best.known {
+	if best.forecast != nil {
 		return best
 	}
-	whole, _, ok := m.durations.Estimate(m.name, o.specHash, "")
-	return etaView{known: ok, at: now, began: now, remaining: whole, notBefore: o.core.failure.retryAt}
+	whole, _ := m.durations.Estimate(o.subject)
+	return etaView{whole: whole, notBefore: o.core.failure.retryAt}
 }

@@ -3,7 +3,6 @@ package activator
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 )
@@ -12,19 +11,17 @@ import (
 type startRun struct {
 	id     uint64
 	began  moment
-	hash   string
+	of     Subject
 	cancel context.CancelFunc
 	ctx    context.Context
 
 	mu       sync.Mutex // guards the fields below
 	latest   Progress
-	reason   string // why it waits for devices
-	reported bool   // an evProgress is in the mailbox
-	phases   []PhaseStart
+	course   course
+	told     float64 // the largest percentage that was told
+	reason   string  // why it waits for devices
+	reported bool    // an evProgress is in the mailbox
 }
-
-// phasesKept bounds what one start may record; SGLang's has seven.
-const phasesKept = 32
 
 // newStart opens the books on a start, or continues those of its reservation. A start belongs to no request:
 // its context ends only when the machine says so.
@@ -34,7 +31,7 @@ func (o *owner) newStart(id uint64, now moment) *startRun {
 		s.began = now // the wait for devices is no part of how long a start takes
 		return s
 	}
-	s := &startRun{id: id, began: now, hash: o.specHash}
+	s := &startRun{id: id, began: now, of: o.subject}
 	s.ctx, s.cancel = context.WithCancel(o.detached)
 	o.starts[id] = s
 	return s
@@ -62,9 +59,8 @@ func (o *owner) launch(run *startRun, launcher Launcher, start Start) {
 func (s *startRun) note(p Progress, elapsed time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := slices.ContainsFunc(s.phases, func(e PhaseStart) bool { return e.Phase == p.Phase })
-	if !known && p.Phase != "" && len(s.phases) < phasesKept {
-		s.phases = append(s.phases, PhaseStart{Phase: p.Phase, At: elapsed})
+	if p.Phase != "" {
+		s.course = s.course.note(p.Phase, p.Share, elapsed)
 	}
 	s.latest = p
 	tell := !s.reported
@@ -105,10 +101,19 @@ func (s *startRun) read() (phase string, percent float64) {
 	return s.latest.Phase, s.latest.Percent
 }
 
-func (s *startRun) passed() []PhaseStart {
+// progress is how far it has come.
+func (s *startRun) progress() course {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.phases)
+	return s.course
+}
+
+// atLeast is percent, or the largest that was told before: an estimate may grow, but nobody likes to see a bar go back.
+func (s *startRun) atLeast(percent float64) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = max(s.told, percent)
+	return s.told
 }
 
 // endStart closes the books on a start that has reported.
@@ -122,7 +127,7 @@ func (o *owner) endStart(id uint64, err error) {
 	m := o.model
 	took := m.now() - s.began
 	if err == nil && m.durations != nil {
-		m.durations.Record(m.name, s.hash, StartRecord{Total: took, Phases: s.passed()})
+		m.durations.Record(s.of, StartRecord{Total: took, Phases: s.progress().phases})
 	}
 	if m.observer.ColdStart != nil {
 		m.observer.ColdStart(ColdStart{Model: m.name, Replica: id, Duration: took, Err: err})

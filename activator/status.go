@@ -34,6 +34,8 @@ type ReplicaStatus struct {
 	IdleSince time.Time
 	Phase     string
 	Percent   float64
+	// ETA is the time until it is ready; 0: unknown, or it is not on its way.
+	ETA time.Duration
 	// Reason is why it waits for devices; empty if it does not.
 	Reason string
 	// Unknown: adopted, and nobody has told yet whether requests of an earlier gateway are in flight.
@@ -81,43 +83,44 @@ type replicaView struct {
 	ReplicaStatus
 	since moment
 	gate  *replica // nil unless it has been entered
+	eta   etaView  // of a start
 }
 
-// etaView is an estimate that ages by itself: what remained at a moment, of a start that began at another. One
-// of a start that has not begun does not age, but waits for the end of the backoff.
+// etaView is an estimate that ages by itself: of one start in progress, or of a whole one that has not begun, which does not age but
+// waits for the end of the backoff.
 type etaView struct {
-	known, ages bool
-	at          moment
-	remaining   time.Duration
-	began       moment
-	notBefore   moment
+	start     *startRun // in progress; nil: none is
+	forecast  *forecast // of start
+	whole     time.Duration
+	notBefore moment
 }
 
 // overdue is what is said of a start that takes longer than learned: soon, but never now.
 const overdue = time.Second
 
+// left is the time to readiness; 0: not known.
 func (e etaView) left(now moment) time.Duration {
-	if !e.known {
-		return 0
+	switch {
+	case e.forecast != nil:
+		return max(overdue, e.forecast.remaining(now-e.start.began))
+	case e.whole > 0:
+		return e.whole + max(0, e.notBefore-now)
 	}
-	if !e.ages {
-		return e.remaining + max(0, e.notBefore-now)
-	}
-	return max(overdue, e.remaining-(now-e.at))
+	return 0
 }
 
-// percent is how much of the start lies behind, by the estimate.
+// percent is how much of the start lies behind, by the estimate; 0 without one. It never falls.
 func (e etaView) percent(now moment) float64 {
-	if !e.known || !e.ages {
+	if e.forecast == nil {
 		return 0
 	}
-	elapsed := now - e.began
-	return min(99, 100*float64(elapsed)/float64(elapsed+e.left(now)))
+	elapsed := now - e.start.began
+	return e.start.atLeast(min(99, 100*float64(elapsed)/float64(elapsed+e.left(now))))
 }
 
 func (v *view) waitStatus(now moment) WaitStatus {
 	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, Reason: v.reason, ETA: v.eta.left(now)}
-	if v.eta.ages {
+	if v.eta.forecast != nil {
 		s.Percent = v.eta.percent(now)
 	}
 	return s
@@ -149,8 +152,8 @@ func (m *Model) Status() Status {
 			status.InFlight = r.gate.load().inFlight()
 			status.IdleSince = m.at(r.gate.idleSince())
 		}
-		if status.State == Starting && status.Reason == "" && v.eta.ages {
-			status.Percent = v.eta.percent(now)
+		if r.eta.forecast != nil {
+			status.Percent, status.ETA = r.eta.percent(now), r.eta.left(now)
 		}
 		s.Replicas = append(s.Replicas, status)
 	}

@@ -179,13 +179,11 @@ func (m *machine) giveUpAll() {
 	}
 }
 
-func (m *machine) onProgress(s *slot, e event, now moment) bool {
+func (m *machine) onProgress(s *slot, e event) bool {
 	if s.state != Starting {
 		return false
 	}
-	if s.phase != e.phase {
-		s.phase, s.phaseSince = e.phase, now
-	}
+	s.phase = e.phase
 	s.percent = max(s.percent, e.percent)
 	return true
 }

@@ -128,6 +128,15 @@ const (
 	PhaseWarmup   Phase = "warmup"
 )
 
+// Progress is how far a start has come.
+type Progress struct {
+	Phase Phase
+	// Share of the phase that is over, 0 to 1; 0 also means not known.
+	Share float64
+	// Percent of the whole start, 0 to 99, under a guess of how long phases are: whoever has seen this model start before knows better.
+	Percent float64
+}
+
 // Class names the cause of a failed start or a death, for metrics, logs and clients.
 type Class string
 

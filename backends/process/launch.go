@@ -25,14 +25,14 @@ import (
 // Progress is a new phase or a larger percentage, not just any line; engines that are not SGLang show
 // none, so StartTimeout is the whole time that they have. progress, which may be nil, is called from the
 // calling goroutine and must not block. id is unique among the model's living replicas.
-func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
+func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Progress)) (*Replica, error) {
 	return d.LaunchOn(ctx, spec, backends.Placement{}, id, progress)
 }
 
 // LaunchOn is Launch on certain devices: the engine sees no others.
-func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.Placement, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
+func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.Placement, id uint64, progress func(backends.Progress)) (*Replica, error) {
 	if progress == nil {
-		progress = func(backends.Phase, float64) {}
+		progress = func(backends.Progress) {}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, cancelled(err)
@@ -65,8 +65,7 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 	orDuration(&timeout, defaultStartTimeout)
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
-	phase, percent := steps.now()
-	progress(phase, percent)
+	progress(steps.now())
 	for {
 		select {
 		case <-r.exited:
@@ -80,8 +79,7 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 				Advice:  "raise the model's start timeout if it needs longer",
 			})
 		case <-steps.further:
-			phase, percent = steps.now()
-			progress(phase, percent)
+			progress(steps.now())
 			deadline.Reset(timeout)
 		case err := <-answer:
 			switch {
@@ -299,10 +297,10 @@ func (s *startSteps) tellLocked(changed bool) {
 	}
 }
 
-func (s *startSteps) now() (backends.Phase, float64) {
+func (s *startSteps) now() backends.Progress {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.progress.Phase(), s.progress.Percent()
+	return backends.Progress{Phase: s.progress.Phase(), Share: s.progress.Share(), Percent: s.progress.Percent()}
 }
 
 // remember enters a replica; false means that its name is taken.

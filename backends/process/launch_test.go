@@ -317,10 +317,10 @@ func TestProgressRearmsTheDeadline(t *testing.T) {
 	var mu sync.Mutex
 	var phases []backends.Phase
 	var percents []float64
-	r, err := d.Launch(t.Context(), s, 1, func(p backends.Phase, percent float64) {
+	r, err := d.Launch(t.Context(), s, 1, func(p backends.Progress) {
 		mu.Lock()
 		defer mu.Unlock()
-		phases, percents = append(phases, p), append(percents, percent)
+		phases, percents = append(phases, p.Phase), append(percents, p.Percent)
 	})
 	if err != nil {
 		t.Fatal(err)

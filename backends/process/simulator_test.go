@@ -29,11 +29,11 @@ func TestSimulatedStart(t *testing.T) {
 	d := newDriver(t, nil)
 	var phases []backends.Phase
 	var percents []float64
-	r, err := d.Launch(t.Context(), simulated("--sim-start", "2s", "--max-running-requests", "48"), 1, func(p backends.Phase, percent float64) {
-		if len(phases) == 0 || phases[len(phases)-1] != p {
-			phases = append(phases, p)
+	r, err := d.Launch(t.Context(), simulated("--sim-start", "2s", "--max-running-requests", "48"), 1, func(p backends.Progress) {
+		if len(phases) == 0 || phases[len(phases)-1] != p.Phase {
+			phases = append(phases, p.Phase)
 		}
-		percents = append(percents, percent)
+		percents = append(percents, p.Percent)
 	})
 	if err != nil {
 		t.Fatal(err)

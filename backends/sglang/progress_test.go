@@ -89,6 +89,61 @@ func TestProgressOfADownload(t *testing.T) {
 	}
 }
 
+// Files count by their bytes, so that a small one that is done says little.
+func TestSharesOfADownload(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines []string
+		want  float64
+	}{
+		{"by bytes", []string{
+			"tokenizer.json: 100%|██████████| 17.2M/17.2M [00:00<00:00, 201MB/s]",
+			"model-00002-of-00002.safetensors: 100%|██████████| 100M/100M [00:00<00:00, 201MB/s]",
+			"model-00001-of-00002.safetensors:  60%|██████    | 2.94G/4.90G [00:12<00:12, 201MB/s]",
+		}, 0.608},
+		{"by number of files", []string{"Fetching 4 files:  50%|█████     | 2/4 [00:25<00:25, 12.6s/it]"}, 0.5},
+		{"one bar of all files", []string{
+			"Downloading (incomplete total...):   3%|   | 2.67M/78.2M [00:19<00:13, 5.56MB/s]",
+			"Downloading (incomplete total...):  40%|████      | 1.96GB/4.90GB [00:25<00:25, 100MB/s]",
+		}, 0.4},
+		{"one bar, nothing to fetch", []string{"Downloading (incomplete total...): 0.00B [00:00, ?B/s]"}, 0},
+	} {
+		var p Progress
+		p.Line("[2026-11-24 04:03:37] Load weight begin. avail mem=139.13 GB")
+		for _, line := range c.lines {
+			p.Line(line)
+		}
+		if got := p.Share(); got < c.want-0.0001 || got > c.want+0.0001 {
+			t.Errorf("%s: got a share of %v, want %v", c.name, got, c.want)
+		}
+		if want := map[bool]backends.Phase{true: backends.PhaseDownload, false: backends.PhaseWeights}[c.want > 0]; p.Phase() != want {
+			t.Errorf("%s: got phase %s, want %s", c.name, p.Phase(), want)
+		}
+	}
+}
+
+// Counts are more exact than the percentages beside them.
+func TestSharesOfOtherPhases(t *testing.T) {
+	var p Progress
+	for _, c := range []struct {
+		line string
+		want float64
+	}{
+		{"Multi-thread loading shards:   0% Completed | 0/163 [00:00<?, ?it/s]", 0},
+		{"Multi-thread loading shards:   1% Completed | 1/163 [00:01<02:00, 1.2s/it]", 1.0 / 163},
+		{"Load weight end. elapsed=9 s", 1},
+		{"Capture target prefill CUDA graph begin. backend=breakable", 0},
+		{"Capturing num tokens (num_tokens=480 avail_mem=96.54 GB):  50%|█████     | 29/58 [00:03<00:02, 11.56it/s]", 0.25},
+		{"Capture target decode CUDA graph begin. backend=full", 0.5},
+		{"Capturing batches (bs=112 avail_mem=96.44 GB):  50%|█████     | 18/36 [00:01<00:01, 16.58it/s]", 0.625},
+	} {
+		p.Line(c.line)
+		if p.Share() != c.want {
+			t.Errorf("after %q: got %v, want %v", c.line, p.Share(), c.want)
+		}
+	}
+}
+
 func TestProgressIgnoresOtherLines(t *testing.T) {
 	var p Progress
 	for _, line := range []string{"", "hello", "100% sure", "using 90% of memory", "Decode batch, #running-req: 1", "\x00\xff"} {
@@ -129,9 +184,12 @@ func FuzzProgress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		var p Progress
 		for line := range strings.SplitSeq(text, "\n") {
-			before := p.Percent()
+			before, phase, share := p.Percent(), p.Phase(), p.Share()
 			p.Line(line)
 			Redact(line)
+			if p.Share() > 1 || p.Share() < 0 || p.Phase() == phase && p.Share() < share {
+				t.Fatalf("share went from %v to %v at %q", share, p.Share(), line)
+			}
 			if p.Percent() < before || p.Percent() > 99 {
 				t.Fatalf("percent went from %v to %v at %q", before, p.Percent(), line)
 			}

@@ -100,7 +100,7 @@ func orDefault[T time.Duration | int](v *T, otherwise T) {
 // claims it: the first that answers, if several are. Errors are *backends.Failure: unreachable if
 // none was healthy within spec.StartTimeout, stopped if ctx ended, invalid_launch_argument for a URL that
 // is none. id only names the replica. progress, which may be nil, is called once, with phase launch.
-func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Phase, float64)) (*Replica, error) {
+func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, progress func(backends.Progress)) (*Replica, error) {
 	targets := make([]*target, 0, len(spec.URLs))
 	for _, text := range spec.URLs {
 		t, err := d.newTarget(text, spec)
@@ -113,7 +113,7 @@ func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, pro
 		return nil, &backends.Failure{Class: backends.ClassBadFlag, Permanent: true, Message: "the model has no URL"}
 	}
 	if progress != nil {
-		progress(backends.PhaseLaunch, 0)
+		progress(backends.Progress{Phase: backends.PhaseLaunch})
 	}
 	timeout := spec.StartTimeout
 	orDefault(&timeout, defaultStartTimeout)

@@ -79,6 +79,26 @@ func (o *Options) timeline(pid int) []mark {
 	return marks
 }
 
+// StartLine is one line of a start's output.
+type StartLine struct {
+	At   time.Duration // since exec
+	Text string
+}
+
+// StartLines is the output of a start as who follows it sees it, up to the first request that the server sends itself: for tests in
+// virtual time, which cannot run the process. The server is ready at o.Start.Total.
+func (o *Options) StartLines() []StartLine {
+	marks := append(o.timeline(1),
+		mark{o.Start.Total() - o.Start.Warmup, markMain, fmt.Sprintf("INFO:     Uvicorn running on http://%s:%d (Press CTRL+C to quit)", o.Host, o.Port)})
+	var lines []StartLine
+	for _, m := range marks {
+		for text := range strings.FieldsFuncSeq(m.text, func(r rune) bool { return r == '\r' || r == '\n' }) {
+			lines = append(lines, StartLine{m.at, text})
+		}
+	}
+	return lines
+}
+
 // capture adds the bar of a graph capture, which goes from the largest size to the smallest.
 func capture(sizes []int, format string, mem, memEnd, from, to float64, length time.Duration, add func(float64, markKind, string, ...any)) {
 	n := len(sizes)

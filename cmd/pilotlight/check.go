@@ -53,8 +53,7 @@ func learned(c *cobra.Command, stateDir string) func(*config.Model) (time.Durati
 		return nil
 	}
 	return func(m *config.Model) (time.Duration, bool) {
-		took, _, ok := durations.Estimate(m.Name, m.Spec.Hash(), "")
-		return took, ok
+		return durations.Estimate(activator.Subject{Model: m.Name, Spec: m.Spec.Hash(), Kin: m.Activator.Kin})
 	}
 }
 

@@ -117,7 +117,7 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 			state += " (leaving)"
 		}
 		if m.ETASeconds > 0 {
-			eta = time.Duration(m.ETASeconds * float64(time.Second)).Round(time.Second).String()
+			eta = seconds(m.ETASeconds)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\n", m.ModelID, state, ready, flying, m.QueuedRequests, eta,
 			m.Starts, m.StartFailures, m.Crashes, m.Evictions)
@@ -135,6 +135,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 				line += ", " + r.Reason
 			} else if r.Phase != "" {
 				line += fmt.Sprintf(", phase %s, %.0f %%", r.Phase, r.Percent)
+				if r.ETA > 0 {
+					line += ", ready in about " + seconds(r.ETA)
+				}
 			}
 			if r.PID != 0 {
 				line += fmt.Sprintf(", pid %d at %s, %d of %d places taken", r.PID, r.Addr, r.InFlight, r.Limit)
@@ -188,6 +191,10 @@ func deviceLine(d *app.DeviceState, now time.Time) string {
 		line += "free"
 	}
 	return line
+}
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Second).String()
 }
 
 func since(t, now time.Time) string { return now.Sub(t).Round(time.Second).String() }

@@ -161,7 +161,7 @@ func (a *App) openLedger(ctx context.Context) error {
 	a.ledger, err = ledger.New(ledger.Options{
 		Devices: shared, Used: a.opts.SMI.Used, Models: a.activators, Logger: a.log,
 		StartTime: func(model string) time.Duration {
-			d, _, _ := a.durations.Estimate(model, "", "") // as it was last started; 0: never
+			d, _ := a.durations.Estimate(activator.Subject{Model: model}) // as it was last started; 0: never
 			return d
 		},
 	})

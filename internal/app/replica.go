@@ -60,8 +60,8 @@ type launcher struct {
 }
 
 func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
-	report := func(phase backends.Phase, percent float64) {
-		progress(activator.Progress{Phase: string(phase), Percent: percent})
+	report := func(p backends.Progress) {
+		progress(activator.Progress{Phase: string(p.Phase), Share: p.Share, Percent: p.Percent})
 	}
 	if l.spec.Driver == backends.DriverStatic {
 		r, err := l.static.Launch(ctx, &l.spec, uint64(start.Slot), report)

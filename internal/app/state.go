@@ -56,7 +56,8 @@ type ReplicaState struct {
 	Limit    int       `json:"limit,omitempty"`
 	Phase    string    `json:"phase,omitempty"`
 	Percent  float64   `json:"percent,omitempty"`
-	Reason   string    `json:"reason,omitempty"` // why it waits for GPUs
+	ETA      float64   `json:"eta_seconds,omitempty"` // until it is ready; 0: unknown, or it is not on its way
+	Reason   string    `json:"reason,omitempty"`      // why it waits for GPUs
 	Addr     string    `json:"addr,omitempty"`
 	PID      int       `json:"pid,omitempty"`
 }
@@ -105,7 +106,7 @@ func (m *model) state(id string) ModelState {
 		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions, Preemptions: status.Preemptions,
 	}
 	for _, r := range status.Replicas {
-		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, Reason: r.Reason}
+		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
 		if i, ok := r.Instance.(*instance); ok {
 			rs.Addr = i.Endpoint().Addr
 			if p, ok := i.replica.(interface{ PID() int }); ok {

@@ -75,6 +75,7 @@ func TestDefaults(t *testing.T) {
 			Activator: activator.DefaultConfig(), Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),
 		}},
 	}
+	want.Models[0].Activator.Kin = "sglang org/a"
 	c.Models[0].options = nil // what Describe says about arguments
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

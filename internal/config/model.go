@@ -101,6 +101,9 @@ func (r *reader) model(v value, c *Config) modelFields {
 	if m.Spec.Driver == backends.DriverProcess {
 		r.notEnforced(resources)
 	}
+	if m.Spec.Driver == backends.DriverProcess && m.Spec.ModelPath != "" {
+		m.Activator.Kin = string(m.Spec.Engine) + " " + m.Spec.ModelPath // the same weights take about as long under other flags
+	}
 	m.engineVersion = value{} // it would keep the whole document
 	read.model = m
 	return read
