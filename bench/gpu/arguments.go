@@ -12,7 +12,7 @@ import (
 // argumentsScene passes arguments through, in SGLang's spelling and in vLLM's, to two engines on one GPU.
 var argumentsScene = scene{
 	name: "arguments", about: "--context-length, --mem-fraction-static, --trust-remote-code and vLLM's --max-model-len reach the engine", limit: 5 * time.Minute,
-	models: func(*options) ([]model, error) { return argumentsModels(), nil },
+	models: func(context.Context, *options) ([]model, error) { return argumentsModels(), nil },
 	steps: []step{
 		{name: "check explains them, and refuses unknown ones", do: explain},
 		{name: "both start, side by side", vital: true, do: func(ctx context.Context, p *play) error {

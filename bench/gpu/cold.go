@@ -14,7 +14,7 @@ import (
 // coldScene is the first request of the day, and all kinds of warm ones.
 var coldScene = scene{
 	name: "cold", about: "a cold start with a client waiting, then warm requests of every kind, and one that its client leaves", limit: 6 * time.Minute,
-	models: func(*options) ([]model, error) {
+	models: func(context.Context, *options) ([]model, error) {
 		return []model{{
 			Name: "small", Args: []string{"--tool-call-parser", "qwen25"},
 			Fields: map[string]any{"resources": map[string]any{"gpu": "1"}, "aliases": []string{"org/small:1"}},

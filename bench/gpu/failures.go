@@ -25,7 +25,7 @@ var failing = []struct{ name, why, class string }{
 // failuresScene starts what cannot start, all at once.
 var failuresScene = scene{
 	name: "failures", about: "wrong flag, missing model, out of memory: what the client and the operator are told", limit: 5 * time.Minute,
-	models: func(o *options) ([]model, error) {
+	models: func(_ context.Context, o *options) ([]model, error) {
 		giant := filepath.Join(o.Out, "failures", scratch, "giant-model")
 		if err := makeGiant(o.Model, giant); err != nil {
 			return nil, fmt.Errorf("making a giant of %s: %w", o.Model, err)

@@ -31,6 +31,7 @@ const (
 // gateway is a `pilotlight serve` in a folder of its own, which can be ended in every way and started again.
 type gateway struct {
 	program string
+	environ []string
 	dir     string
 	base    string // where clients connect, with /v1
 	admin   string
@@ -41,9 +42,9 @@ type gateway struct {
 	err   error // of the process, once ended is closed
 }
 
-// newGateway starts program in dir with a configuration, and waits until it serves.
-func newGateway(ctx context.Context, program, dir string, config any) (*gateway, error) {
-	g := &gateway{program: program, dir: dir, ended: make(chan struct{})}
+// newGateway starts the gateway in dir with a configuration, and waits until it serves.
+func newGateway(ctx context.Context, o *options, dir string, config any) (*gateway, error) {
+	g := &gateway{program: o.Pilotlight, environ: o.environ(), dir: dir, ended: make(chan struct{})}
 	close(g.ended)
 	text, err := json.MarshalIndent(config, "", "  ") // which is YAML, too
 	if err != nil {
@@ -52,7 +53,7 @@ func newGateway(ctx context.Context, program, dir string, config any) (*gateway,
 	if err := os.WriteFile(g.file(), append(text, '\n'), 0o600); err != nil {
 		return g, err
 	}
-	if g.key, err = output(ctx, program, "keys", "new", "--tenant", "scenes", "--file", filepath.Join(dir, "keys.yaml")); err != nil {
+	if g.key, err = output(ctx, g.program, "keys", "new", "--tenant", "scenes", "--file", filepath.Join(dir, "keys.yaml")); err != nil {
 		return g, fmt.Errorf("making a key: %w", err)
 	}
 	return g, g.start(ctx)
@@ -80,7 +81,7 @@ func (g *gateway) start(ctx context.Context) error {
 	}
 	defer access.Close()
 	g.cmd = exec.Command(g.program, "serve", "-c", g.file(), "--drain", drain)
-	g.cmd.Stdout, g.cmd.Stderr = access, log
+	g.cmd.Stdout, g.cmd.Stderr, g.cmd.Env = access, log, g.environ
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which then ends the gateway in order
 	if err := g.cmd.Start(); err != nil {
 		return fmt.Errorf("starting the gateway: %w", err)

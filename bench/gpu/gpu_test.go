@@ -45,14 +45,22 @@ func simulated(t *testing.T) options {
 	}
 }
 
+// onGPU gives the scene a GPU of its own.
+func (o options) onGPU(t *testing.T) options {
+	t.Helper()
+	tools, claims := withGPU(t)
+	o.Tools, o.Command, o.Log = tools, slices.Concat(o.Command, []string{"--sim-gpu-dir", claims}), t.Logf
+	return o
+}
+
 // Every scene holds with the simulator as it must with the real engine.
 func TestScenesWithTheSimulator(t *testing.T) {
+	t.Parallel()
 	o := simulated(t)
 	for _, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			o := o
-			o.Log = t.Logf
+			o := o.onGPU(t)
 			r, err := s.play(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -70,6 +78,7 @@ func TestScenesWithTheSimulator(t *testing.T) {
 // What fails is told as such, in the result and on the page; the rest of the scene is not played where it would mean nothing, and
 // nothing is left behind.
 func TestAFailingStepIsToldAndNothingIsLeft(t *testing.T) {
+	t.Parallel()
 	o := simulated(t)
 	o.Command = append(o.Command, "--sim-fail", "unsupported")
 	s, err := find("cold")
@@ -103,6 +112,7 @@ func TestAFailingStepIsToldAndNothingIsLeft(t *testing.T) {
 
 // A scene whose time is over ends, says so, and leaves nothing.
 func TestASceneIsBoundedInTime(t *testing.T) {
+	t.Parallel()
 	o := simulated(t)
 	o.Command = append(o.Command, "--sim-start", "1h")
 	s := coldScene
@@ -193,5 +203,32 @@ func TestTheGiantIsTooLarge(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"config.json", "tokenizer.json"}) {
 		t.Errorf("the folder has %v", names)
+	}
+}
+
+// sdk is openai-python and what it needs, pinned.
+var sdk = []string{
+	"openai==2.46.0", "certifi==2026.10.18", "distro==1.9.0", "httpcore==1.0.9", "httpx==0.28.1", "tqdm==4.70.1",
+	"annotated-types==0.8.0", "anyio==4.16.0", "h11==0.16.0", "idna==3.20", "jiter==0.19.0", "pydantic==2.14.3",
+	"pydantic-core==2.50.4", "sniffio==1.3.1", "typing-inspection==0.4.5", "typing-extensions==4.16.0",
+}
+
+// The official client sees what ours sees, errors included.
+func TestTheOfficialClientPlaysToo(t *testing.T) {
+	t.Parallel()
+	o := simulated(t)
+	o.Client = testtools.Python(t, sdk...)
+	for _, name := range []string{"cold", "arguments"} {
+		s, err := find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.play(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !r.Passed || r.Versions.Client != "openai-python 2.46.0" {
+			t.Errorf("%s with %s: passed %v", name, r.Versions.Client, r.Passed)
+		}
 	}
 }

@@ -24,9 +24,9 @@ func (m machineText) text() string {
 	return fmt.Sprintf("%s, %d CPUs, %d GiB, Linux %s", m.GPU, m.CPUs, m.Memory>>30, m.Kernel)
 }
 
-func machine(ctx context.Context) machineText {
+func machine(ctx context.Context, smi string) machineText {
 	m := machineText{GPU: "no GPU", CPUs: runtime.NumCPU()}
-	if text, err := output(ctx, "nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"); err == nil {
+	if text, err := output(ctx, smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"); err == nil {
 		m.GPU = strings.Join(strings.Split(text, "\n"), "; ")
 	}
 	var info syscall.Sysinfo_t
@@ -88,8 +88,8 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// gpu measures.
-type gpu struct{}
+// gpu measures, with this nvidia-smi.
+type gpu struct{ smi string }
 
 // memory is what all GPUs together have in use.
 type memory struct {
@@ -100,8 +100,8 @@ type memory struct {
 // slackMiB is by how much the memory in use may differ before it counts as somebody's.
 const slackMiB = 64
 
-func (gpu) used(ctx context.Context) (m memory) {
-	text, err := output(ctx, "nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits")
+func (g gpu) used(ctx context.Context) (m memory) {
+	text, err := output(ctx, g.smi, "--query-gpu=index,memory.used", "--format=csv,noheader,nounits")
 	if err != nil || text == "" {
 		return m
 	}

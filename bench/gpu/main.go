@@ -128,10 +128,29 @@ type options struct {
 	Model  string // folder
 	Large  string // folder; see -large
 	Out    string // absolute
+	// Tools is a folder whose programs stand before those of PATH, for the gateway and its engines; empty: none.
+	Tools string
 	// Slack is by what the times that must be kept are multiplied: 1 on a machine that does nothing else.
 	Slack      float64
 	LongAnswer int // tokens of a stream that must still run when something happens to it
 	Log        func(format string, args ...any)
+}
+
+// environ is what the gateway runs with.
+func (o *options) environ() []string {
+	environ := os.Environ()
+	if o.Tools != "" {
+		environ = append(environ, "PATH="+o.Tools+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	}
+	return environ
+}
+
+// smi is the nvidia-smi that the gateway finds, too.
+func (o *options) smi() string {
+	if o.Tools != "" {
+		return filepath.Join(o.Tools, "nvidia-smi")
+	}
+	return "nvidia-smi"
 }
 
 // within is a time that must be kept, on this machine.

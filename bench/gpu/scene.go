@@ -15,7 +15,7 @@ type scene struct {
 	name   string
 	about  string
 	limit  time.Duration
-	models func(o *options) ([]model, error)
+	models func(ctx context.Context, o *options) ([]model, error)
 	steps  []step
 }
 
@@ -28,7 +28,7 @@ type step struct {
 }
 
 // scenes are all there are, most important first.
-var scenes = []scene{coldScene, signalsScene, failuresScene, argumentsScene}
+var scenes = []scene{coldScene, signalsScene, swapScene, failuresScene, argumentsScene}
 
 func find(name string) (scene, error) {
 	i := slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })
@@ -87,16 +87,16 @@ func (s scene) play(ctx context.Context, o options) (r result, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
-	r.Machine, r.Versions = machine(ctx), versions(ctx, &o)
-	p := &play{options: &o}
+	r.Machine, r.Versions = machine(ctx, o.smi()), versions(ctx, &o)
+	p := &play{options: &o, gpu: gpu{o.smi()}}
 	p.client, r.Versions.Client = newClient(ctx, o.Client)
 	free := p.gpu.used(ctx)
 	say("%s, %s", r.Machine.text(), r.Versions.text())
-	models, err := s.models(&o)
+	models, err := s.models(ctx, &o)
 	if err != nil {
 		return r, err
 	}
-	p.gateway, err = newGateway(ctx, o.Pilotlight, dir, o.config(models))
+	p.gateway, err = newGateway(ctx, &o, dir, o.config(models))
 	if err != nil {
 		return r, err
 	}

@@ -13,7 +13,7 @@ import (
 // signalsScene ends everything that can be ended, while it is in use.
 var signalsScene = scene{
 	name: "signals", about: "kill -9 of the engine, its child and the gateway in mid-stream, and SIGTERM of the gateway", limit: 8 * time.Minute,
-	models: func(*options) ([]model, error) {
+	models: func(context.Context, *options) ([]model, error) {
 		return []model{{Name: "small", Fields: map[string]any{"cold": map[string]any{"max_wait": "5m"}}}}, nil
 	},
 	steps: []step{
