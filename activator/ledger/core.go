@@ -209,7 +209,7 @@ func (c *core) decide(now time.Time, w watcher) decision {
 		}
 		if !c.fits(n.terms) {
 			c.cancel(n.who)
-			d.ends = append(d.ends, end{n.who, &UnfitError{Asked: asked(n.terms), Have: c.have()}})
+			d.ends = append(d.ends, end{n.who, &UnfitError{Asked: asked(n.terms), Have: c.have(n.terms.Memory > 0)}})
 			continue
 		}
 		if !n.wanted.Equal(now) { // it keeps its place for a while, and takes nothing
@@ -333,7 +333,7 @@ func (c *core) placement(who Replica) (Placement, bool) {
 
 // fits: it would get its devices if nobody else had any.
 func (c *core) fits(t Terms) bool {
-	for _, g := range c.groups(t.Kind, t.Count) {
+	for _, g := range c.groups(t) {
 		if len(g) >= t.Count {
 			return true
 		}
@@ -342,16 +342,16 @@ func (c *core) fits(t Terms) bool {
 }
 
 // groups are the sets of devices that a replica's may come from.
-func (c *core) groups(kind string, count int) [][]int {
+func (c *core) groups(t Terms) [][]int {
 	type key struct{ kind, group string }
 	byKey := map[key]int{}
 	var out [][]int
 	for i, d := range c.devices {
-		if d.Missing || kind != "" && d.Kind != kind || count > 1 && d.Alone {
+		if d.Missing || t.Kind != "" && d.Kind != t.Kind || t.Count > 1 && d.Alone || d.Memory > 0 && d.Memory < t.Memory {
 			continue
 		}
 		k := key{d.Kind, d.Group}
-		if count == 1 {
+		if t.Count == 1 {
 			k = key{} // any will do
 		}
 		at, ok := byKey[k]
@@ -373,11 +373,15 @@ func asked(t Terms) string {
 			kind = "GPU"
 		}
 	}
-	return fmt.Sprintf("%d %s", t.Count, kind)
+	text := fmt.Sprintf("%d %s", t.Count, kind)
+	if t.Memory > 0 {
+		text += fmt.Sprintf(" with %s at least for its weights", gib(t.Memory))
+	}
+	return text
 }
 
-// have lists the devices by kind.
-func (c *core) have() string {
+// have lists the devices by kind, and by size.
+func (c *core) have(sizes bool) string {
 	counts := map[string]int{}
 	var names []string
 	for _, d := range c.devices {
@@ -387,6 +391,9 @@ func (c *core) have() string {
 		}
 		if d.Missing {
 			name += " that nvidia-smi does not show"
+		}
+		if sizes && d.Memory > 0 {
+			name += " of " + gib(d.Memory)
 		}
 		if counts[name]++; counts[name] == 1 {
 			names = append(names, name)

@@ -49,6 +49,8 @@ type Terms struct {
 	Kind string
 	// Share of one device in thousandths, with Count 1; 0 means whole devices.
 	Share int
+	// Memory is what each device must have at least, in bytes, as far as its size is known; 0: any.
+	Memory int64
 	// Priority counts among those who wait, and against those who hold: a point is worth Priority's 30 s of waiting.
 	Priority int
 	// Pinned replicas are never asked to leave.

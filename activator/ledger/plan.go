@@ -23,7 +23,7 @@ type plan struct {
 func (c *core) plan(n *want, claimed []int, now time.Time) (plan, bool) {
 	var best plan
 	found := false
-	for _, group := range c.groups(n.terms.Kind, n.terms.Count) {
+	for _, group := range c.groups(n.terms) {
 		p, ok := c.planIn(group, n, claimed, now)
 		if ok && (!found || p.worst < best.worst || p.worst == best.worst && p.cost < best.cost) {
 			best, found = p, true
@@ -201,7 +201,7 @@ func (c *core) hopelessReason(n *want, ahead string, now time.Time) string {
 		return ahead + " waits longer"
 	}
 	var fixed, broken []string
-	for _, group := range c.groups(n.terms.Kind, n.terms.Count) {
+	for _, group := range c.groups(n.terms) {
 		for _, i := range group {
 			if d := &c.devices[i]; d.condition == Quarantined {
 				broken = append(broken, d.Label+" ("+d.problem+")")
@@ -227,7 +227,7 @@ func (c *core) hopelessReason(n *want, ahead string, now time.Time) string {
 // get some.
 func (c *core) heldForGood(n *want, now time.Time) string {
 	var by []string
-	for _, group := range c.groups(n.terms.Kind, n.terms.Count) {
+	for _, group := range c.groups(n.terms) {
 		left := 0
 		for _, i := range group {
 			free := whole

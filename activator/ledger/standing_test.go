@@ -218,3 +218,20 @@ func TestDevicesThatAreAloneMakeNoPair(t *testing.T) {
 	s.wants("pair", 1)
 	s.does("refuse pair1")
 }
+
+func TestDevicesThatAreTooSmallAreNotTaken(t *testing.T) {
+	s := onStage(t, "L4", "H200")
+	s.core.devices[0].Memory = 24 << 30
+	s.terms("big", Terms{Count: 1, Memory: 60 << 30})
+	s.terms("bigger", Terms{Count: 1, Memory: 160 << 30})
+	big := s.wants("big", 1)
+	s.does("grant big1")
+	if p, _ := s.core.placement(big); p.Devices[0].ID != "1" {
+		t.Errorf("it is on %+v", p.Devices)
+	}
+	s.wants("bigger", 1)
+	d := s.decide()
+	if want := "asks for 1 GPU with 160.0 GiB at least for its weights, and this machine has 1 L4 of 24.0 GiB and 1 H200 of 80.0 GiB"; len(d.ends) != 1 || d.ends[0].err.Error() != want {
+		t.Errorf("got %+v, want %s", d.ends, want)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"pilotlight/activator"
 	"pilotlight/activator/ledger"
 	"pilotlight/backends"
@@ -68,22 +70,27 @@ func lacking(c *config.Config, devices []gpu.Device) (notes []string) {
 			continue
 		}
 		asking++
-		if have := suiting(devices, asked); len(devices) > 0 && have < asked.Count {
-			notes = append(notes, fmt.Sprintf("%s asks for %s, and there are %d: it cannot start", m.Name, m.Resources.GPU, have))
+		suits := needOf(m)
+		if have := suits.most(devices); len(devices) > 0 && have < asked.Count {
+			with := ""
+			if suits.memory > 0 && (need{asked, 0}).most(devices) > have {
+				with = fmt.Sprintf(" with the %s that its weights take of each", humanize.IBytes(uint64(suits.memory)))
+			}
+			notes = append(notes, fmt.Sprintf("%s asks for %s, and there are %d%s: it cannot start", m.Name, m.Resources.GPU, have, with))
 		} else if asked.Share == 0 {
 			for range m.Activator.Min {
-				if len(devices) > 0 && suiting(left, asked) < asked.Count {
+				if len(devices) > 0 && suits.most(left) < asked.Count {
 					notes = append(notes, fmt.Sprintf("%s always runs and asks for %s, which others that always run leave it none of: it cannot start beside them",
 						m.Name, m.Resources.GPU))
 					break
 				}
-				left = without(left, asked)
+				left = suits.without(left)
 			}
 		}
 	}
 	for i := range c.Models {
 		m := &c.Models[i]
-		if asked := m.Spec.Devices; asked.Count > 0 && m.Activator.Min == 0 && suiting(devices, asked) >= asked.Count && suiting(left, asked) < asked.Count {
+		if suits := needOf(m); suits.Count > 0 && m.Activator.Min == 0 && suits.most(devices) >= suits.Count && suits.most(left) < suits.Count {
 			notes = append(notes, fmt.Sprintf("%s asks for %s, which models that always run leave it none of: it cannot start beside them", m.Name, m.Resources.GPU))
 		}
 	}
@@ -93,33 +100,35 @@ func lacking(c *config.Config, devices []gpu.Device) (notes []string) {
 	return notes
 }
 
-// without takes the devices of one replica away, of those that suit it the last.
-func without(devices []gpu.Device, asked backends.Devices) []gpu.Device {
-	counts := map[string]int{}
-	for _, d := range devices {
-		if usable(d, asked) {
-			counts[group(d, asked)]++
-		}
-	}
-	var out []gpu.Device
-	taken, from := 0, ""
-	for _, d := range slices.Backward(devices) {
-		if g := group(d, asked); taken < asked.Count && usable(d, asked) && counts[g] >= asked.Count && (taken == 0 || g == from) {
-			taken, from = taken+1, g
-			continue
-		}
-		out = append(out, d)
-	}
-	slices.Reverse(out)
-	return out
+// need is what one replica asks for: the ledger's rules, for notes.
+type need struct {
+	backends.Devices
+	memory int64 // of each device, in bytes
 }
 
-// suiting counts the devices that one replica may have together.
-func suiting(devices []gpu.Device, asked backends.Devices) int {
+func needOf(m *config.Model) need { return need{m.Spec.Devices, m.LeastMemory()} }
+
+func (n need) suits(d gpu.Device) bool {
+	return !d.Missing && (n.Kind == "" || d.Kind == n.Kind) && (n.Count == 1 || !d.Alone) && (d.Memory == 0 || d.Memory >= n.memory)
+}
+
+// group: the devices of one replica are of one kind, or of one product.
+func (n need) group(d gpu.Device) string {
+	switch {
+	case n.Count == 1:
+		return ""
+	case d.Kind != "":
+		return d.Kind
+	}
+	return d.Product
+}
+
+// most counts the devices that one replica may have together.
+func (n need) most(devices []gpu.Device) int {
 	counts, most := map[string]int{}, 0
 	for _, d := range devices {
-		if usable(d, asked) {
-			g := group(d, asked)
+		if n.suits(d) {
+			g := n.group(d)
 			counts[g]++
 			most = max(most, counts[g])
 		}
@@ -127,19 +136,25 @@ func suiting(devices []gpu.Device, asked backends.Devices) int {
 	return most
 }
 
-func usable(d gpu.Device, asked backends.Devices) bool {
-	return !d.Missing && (asked.Kind == "" || d.Kind == asked.Kind) && (asked.Count == 1 || !d.Alone)
-}
-
-// group is the ledger's: devices of one replica are of one kind, or of one product.
-func group(d gpu.Device, asked backends.Devices) string {
-	switch {
-	case asked.Count == 1:
-		return ""
-	case d.Kind != "":
-		return d.Kind
+// without takes the devices of one replica away, of those that suit it the last.
+func (n need) without(devices []gpu.Device) []gpu.Device {
+	counts := map[string]int{}
+	for _, d := range devices {
+		if n.suits(d) {
+			counts[n.group(d)]++
+		}
 	}
-	return d.Product
+	var out []gpu.Device
+	taken, from := 0, ""
+	for _, d := range slices.Backward(devices) {
+		if g := n.group(d); taken < n.Count && n.suits(d) && counts[g] >= n.Count && (taken == 0 || g == from) {
+			taken, from = taken+1, g
+			continue
+		}
+		out = append(out, d)
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // openLedger starts the account of GPUs, if there are any.
@@ -200,7 +215,7 @@ func (a *App) setTerms(m *config.Model) {
 		return
 	}
 	d := m.Spec.Devices
-	a.ledger.SetTerms(m.Name, ledger.Terms{Count: d.Count, Kind: d.Kind, Share: d.Share, Priority: m.Priority, Pinned: m.Pinned, Keep: m.Activator.Min})
+	a.ledger.SetTerms(m.Name, ledger.Terms{Count: d.Count, Kind: d.Kind, Share: d.Share, Memory: m.LeastMemory(), Priority: m.Priority, Pinned: m.Pinned, Keep: m.Activator.Min})
 }
 
 // accounts is activator.Ledger over a ledger, with the failures that clients and operators know.

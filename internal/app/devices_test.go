@@ -10,6 +10,7 @@ import (
 
 	"pilotlight/backends"
 	"pilotlight/backends/gpu"
+	"pilotlight/backends/sglang/footprint"
 	"pilotlight/internal/config"
 )
 
@@ -38,6 +39,23 @@ func TestMemoryFractionKeepsToTheShare(t *testing.T) {
 		if got < c.want-1e-9 || got > c.want+1e-9 || (err != nil) != (c.want == 0) || err != nil && (!errors.As(err, &f) || f.Permanent != c.permanent) {
 			t.Errorf("%s: got %v and %v, want %v", c.name, got, err, c.want)
 		}
+	}
+}
+
+// Weights that no GPU found holds are told before the start, whatever kind was asked for.
+func TestWeightsAreHeldAgainstTheGPUsFound(t *testing.T) {
+	weights := &footprint.Model{WeightBytes: 60e9}
+	conf, err := config.Source{Footprint: func(string, string, map[string]string) (*footprint.Model, error) { return weights, nil }}.Parse("x.yaml",
+		[]byte("state_dir: state\nmodels: [{name: a, model_id: a, model_hf_path: o/a, resources: {gpu: 1}}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, notes, err := FindDevices(t.Context(), conf, fakeSMI(t, "0, GPU-0, NVIDIA L4, 23034, 0, Disabled"))
+	if want := "a asks for 1, and there are 0 with the 52 GiB that its weights take of each: it cannot start"; err != nil || len(notes) != 1 || notes[0] != want {
+		t.Errorf("got %q, %v", notes, err)
+	}
+	if _, notes, err = FindDevices(t.Context(), conf, fakeSMI(t, "0, GPU-0, NVIDIA H100 80GB HBM3, 81559, 0, Disabled")); err != nil || len(notes) != 0 {
+		t.Errorf("got %q, %v", notes, err)
 	}
 }
 

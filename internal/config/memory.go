@@ -17,7 +17,8 @@ type memory struct {
 	model    *footprint.Model
 	ranks    flags.Ranks
 	devices  int     // that share one copy of the weights
-	each     int64   // bytes of one device by its data sheet; 0: the kind is not known
+	share    float64 // of one device; 1: the whole
+	each     int64   // bytes of one device by its data sheet, or of the share of it; 0: the kind is not known
 	weights  int64   // bytes of weights on each device
 	fraction float64 // of a device, for weights and KV cache
 	given    bool    // by --mem-fraction-static
@@ -43,7 +44,7 @@ func (m *Model) arithmetic() *memory {
 	if o == nil || o.footprint == nil {
 		return nil
 	}
-	a := &memory{model: o.footprint, ranks: flags.RanksOf(o.command, o.extra), each: gpuMemory(m.Resources.GPU.Kind), context: o.footprint.Context}
+	a := &memory{model: o.footprint, ranks: flags.RanksOf(o.command, o.extra), share: 1, each: gpuMemory(m.Resources.GPU.Kind), context: o.footprint.Context}
 	a.devices = max(a.ranks.TP, 1) * max(a.ranks.PP, 1)
 	dtype, _ := o.value("--dtype")
 	a.weights = a.model.Loaded(dtype) / int64(a.devices)
@@ -58,12 +59,42 @@ func (m *Model) arithmetic() *memory {
 	if a.each > largeDevice {
 		a.fraction = min(a.fraction, 1-float64(reservedAbove)/float64(a.each))
 	}
+	if thousandths := m.Spec.Devices.Share; thousandths > 0 {
+		a.share = float64(thousandths) / 1000
+		a.each = int64(a.share * float64(a.each))
+		a.fraction = max(0, min(usualFraction, 1-least/float64(max(a.each, 1))))
+	}
 	if text, ok := o.value("--mem-fraction-static"); ok {
 		if f, err := strconv.ParseFloat(text, 64); err == nil && f > 0 && f <= 1 {
 			a.fraction, a.given = f, true
 		}
 	}
 	return a
+}
+
+// of names the device or the share of it.
+func (a *memory) of(kind string) string {
+	if a.share < 1 {
+		return fmt.Sprintf("%g of one %s", a.share, kind)
+	}
+	return "one " + kind
+}
+
+// unsure: what is done to the weights while they are loaded changes their size on the device.
+func (m *Model) unsure(a *memory) bool {
+	format, _ := m.options.value("--load-format")
+	_, quantize := m.options.value("--quantization")
+	offload, ok := m.options.value("--cpu-offload-gb")
+	return ok && offload != "0" || format == "gguf" || quantize && !a.model.Quantized
+}
+
+// LeastMemory is what a device must have for the weights that it gets, in bytes, or a little less; 0: it is not known.
+func (m *Model) LeastMemory() int64 {
+	a := m.arithmetic()
+	if a == nil || m.unsure(a) {
+		return 0
+	}
+	return int64(float64(a.weights) / tolerance / a.share)
 }
 
 // tokens is how many tokens of KV cache fit beside the weights, at most; 0: none, or not known.
@@ -87,9 +118,7 @@ func (r *reader) checkMemory(m *Model, devices, extra value) {
 	if a == nil || a.each == 0 || a.weights == 0 {
 		return
 	}
-	format, _ := o.value("--load-format")
-	_, quantize := o.value("--quantization")
-	if offload, ok := o.value("--cpu-offload-gb"); ok && offload != "0" || format == "gguf" || quantize && !a.model.Quantized {
+	if m.unsure(a) {
 		return
 	}
 	kind := m.Resources.GPU.Kind
@@ -99,18 +128,26 @@ func (r *reader) checkMemory(m *Model, devices, extra value) {
 		if a.devices > 1 {
 			split = fmt.Sprintf(", %s on each of %d GPUs", gigabytes(a.weights), a.devices)
 		}
-		devices.fail(fmt.Sprintf("the weights take %s%s, and one %s has %s", gigabytes(whole), split, kind, gigabytes(a.each)), enough(kind, whole))
+		devices.fail(fmt.Sprintf("the weights take %s%s, and %s has %s", gigabytes(whole), split, a.of(kind), gigabytes(a.each)), a.enough(kind, whole))
 		return
 	}
 	if a.given && float64(a.weights) > tolerance*a.fraction*float64(a.each) {
 		least := float64(a.weights)/float64(a.each) + 0.05
 		fix := fmt.Sprintf("write --mem-fraction-static %.2f or more", least)
 		if least > 0.95 {
-			fix = enough(kind, whole)
+			fix = a.enough(kind, whole)
 		}
 		extra.asSecret().fail(fmt.Sprintf("--mem-fraction-static %g gives %s of one %s, and the weights take %s of each", a.fraction,
 			gigabytes(int64(a.fraction*float64(a.each))), kind, gigabytes(a.weights)), fix)
 	}
+}
+
+// enough suggests a larger share, or else what enough does.
+func (a *memory) enough(kind string, weights int64) string {
+	if share := math.Ceil(100*float64(weights)/comfortable/float64(max(gpuMemory(kind), 1))) / 100; a.share < 1 && share < 1 {
+		return fmt.Sprintf("write gpu_share: %g or more", share)
+	}
+	return enough(kind, weights)
 }
 
 // enough suggests the fewest devices that hold the weights with room for a cache: of the same kind, or else of the smallest that can.
@@ -144,7 +181,7 @@ func enough(kind string, weights int64) string {
 
 // smaller is the smallest device that holds the weights and a cache of this many tokens on its own, if it is much smaller.
 func (a *memory) smaller(kind string, tokens int64) string {
-	if a.devices != 1 || a.perToken == 0 {
+	if a.devices != 1 || a.perToken == 0 || a.share < 1 {
 		return ""
 	}
 	for _, other := range []string{"L4", "L40s", "H100"} {
@@ -186,7 +223,7 @@ func (d *describer) memory(m *Model) {
 		if a.given {
 			about = ""
 		}
-		text += fmt.Sprintf("; %s%.2g of one %s (%s) leaves room for %s tokens at most", about, a.fraction, m.Resources.GPU.Kind, gigabytes(a.each), humanize.Comma(n))
+		text += fmt.Sprintf("; %s%.2g of %s (%s) leaves room for %s tokens at most", about, a.fraction, a.of(m.Resources.GPU.Kind), gigabytes(a.each), humanize.Comma(n))
 		if a.context > 0 {
 			text += fmt.Sprintf(", %.1f contexts of %s", float64(n)/float64(a.context), humanize.Comma(int64(a.context)))
 		}
@@ -207,12 +244,12 @@ func (d *describer) memoryAdvice(m *Model, add func(format string, args ...any))
 	fit := a.tokens()
 	switch {
 	case float64(a.weights) > usualFraction*float64(a.each):
-		add("%s: weights of %s leave %s of one %s's %s for the KV cache; %s", m.Name, gigabytes(a.weights), gigabytes(max(0, a.each-a.weights)), kind,
-			gigabytes(a.each), enough(kind, whole))
+		add("%s: weights of %s leave %s of %s's %s for the KV cache; %s", m.Name, gigabytes(a.weights), gigabytes(max(0, a.each-a.weights)), a.of(kind),
+			gigabytes(a.each), a.enough(kind, whole))
 		return
 	case a.perToken > 0 && a.context > 0 && fit < int64(a.context):
 		add("%s: room for %s tokens is less than one context of %s; limit it with --context-length %d, or %s", m.Name, humanize.Comma(fit),
-			humanize.Comma(int64(a.context)), max(fit/1024*1024, 1024), enough(kind, whole+int64(a.context)*a.perToken*int64(a.devices)))
+			humanize.Comma(int64(a.context)), max(fit/1024*1024, 1024), a.enough(kind, whole+int64(a.context)*a.perToken*int64(a.devices)))
 	}
 	if a.context > 0 && fit > 0 {
 		users := max(m.Activator.Concurrency, 8) // of which each may fill its context

@@ -94,8 +94,8 @@ func (r *reader) model(v value, c *Config) modelFields {
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
 	r.checkArgs(&m, f, command, gpuKnown)
 	r.source(&m, f, command)
-	r.checkMemory(&m, gpu, f.get("extra_args"))
 	r.sharing(&m, f, gpu)
+	r.checkMemory(&m, gpu, f.get("extra_args"))
 	read.gpu = gpu
 	r.laterModel(f)
 	if m.Spec.Driver == backends.DriverProcess {

@@ -23,9 +23,17 @@ func (m *model) extraArgs() {
 		}
 		m.note(true, "extra_args: add %q", string(value))
 	case python.List:
+		routers := false // SGLang's router has options of its own
 		for i, item := range value {
 			switch v := item.(type) {
 			case python.Text:
+				if strings.HasPrefix(string(v), "--") {
+					routers = strings.HasPrefix(string(v), "--router-")
+				}
+				if routers {
+					m.note(false, "extra_args: %s is left out; it is the router's", string(v))
+					continue
+				}
 				args = append(args, string(v))
 			case python.Number:
 				args = append(args, string(v))

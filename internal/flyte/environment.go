@@ -26,6 +26,8 @@ func (m *model) envVars() {
 		switch v := pair.Value.(type) {
 		case python.Text:
 			add(node, string(name), str(strings.ReplaceAll(string(v), "${", "$${")))
+		case python.Number:
+			add(node, string(name), quoted(string(v)))
 		case *python.Call:
 			variable, known := getenv(v)
 			if !known {

@@ -106,6 +106,9 @@ func last(dotted string) string { return dotted[strings.LastIndexByte(dotted, '.
 // weights says where the model comes from.
 func (m *model) weights() {
 	hub, path := m.app.get("model_hf_path"), m.app.get("model_path")
+	if path == nil {
+		path = m.app.get("model") // the plugin's name for it until 2.0
+	}
 	if hub == python.Text("") {
 		hub = nil
 	}
@@ -226,7 +229,7 @@ var aside = map[string]string{
 }
 
 // handled are the fields that something was made of.
-var handled = []string{"name", "model_id", "model_hf_path", "model_path", "stream_model", "resources", "extra_args", "env_vars", "secrets",
+var handled = []string{"name", "model_id", "model_hf_path", "model_path", "model", "stream_model", "resources", "extra_args", "env_vars", "secrets",
 	"requires_auth", "scaling", "timeouts", "draft_model_path", "draft_model_hf_path", "speculative_config"}
 
 // rest names the fields of which nothing was made.
