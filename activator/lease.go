@@ -124,7 +124,9 @@ func (s *openSet) enter(pick Picker, hint any) *replica {
 			i := (first + k) % n
 			w := s.replicas[i].load()
 			if _, ok := w.enter(s.limits[i]); ok && (best < 0 || w.inFlight() < bestLoad) {
-				best, bestLoad = i, w.inFlight()
+				if best, bestLoad = i, w.inFlight(); bestLoad == 0 {
+					break // none has fewer: with a hundred replicas, to look at them all would cost more than all else here
+				}
 			}
 		}
 		if best < 0 {
