@@ -188,7 +188,7 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 	if err != nil {
 		return nil, nil, errors.Join(startFailure(err, spec), out.close())
 	}
-	r.out, r.child = out, c
+	r.out, r.child, r.args = out, c, argv
 	r.endpoint = backends.Endpoint{
 		Addr: net.JoinHostPort(d.opts.Host, strconv.Itoa(r.record.Port)), APIKey: apiKey,
 		Engine: spec.Engine, ServedName: spec.ServedName,

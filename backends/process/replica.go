@@ -22,6 +22,7 @@ type Replica struct {
 	spec   *backends.Spec
 	child  *child
 	out    *output
+	args   []string // its command line; nil if it is not known any more. It holds the API key
 
 	// record's State, PID, StartTicks and Concurrency change under recording, the rest never.
 	record    *Record
@@ -142,8 +143,12 @@ func (r *Replica) watch() {
 	if cause.Class != backends.ClassStopped || swept != nil || problem != nil {
 		level = slog.LevelWarn
 	}
-	r.logger.Log(ctx, level, "engine process ended", "class", cause.Class, "status", status.String(),
-		"lifetime", time.Since(r.record.StartedAt).Round(time.Millisecond), "left_over", swept, "error", problem)
+	attrs := []any{"class", cause.Class, "status", status.String(),
+		"lifetime", time.Since(r.record.StartedAt).Round(time.Millisecond), "left_over", swept, "error", problem}
+	if cause.Class != backends.ClassStopped {
+		attrs = append(attrs, "message", cause.Message, "advice", cause.Advice, "permanent", cause.Permanent, "last_lines", cause.Lines)
+	}
+	r.logger.Log(ctx, level, "engine process ended", attrs...)
 	close(r.exited)
 }
 
@@ -153,11 +158,12 @@ const fullDisk = 64 << 10
 
 // explain names the cause of an end that nobody here asked for.
 func (r *Replica) explain(status sglang.ExitStatus) *backends.Failure {
-	classify := sglang.ClassifyAny
-	if r.spec.Engine == backends.EngineSGLang {
-		classify = sglang.Classify
+	var f *backends.Failure
+	if lines := r.out.tail(ringLines); r.spec.Engine == backends.EngineSGLang {
+		f = sglang.Classify(lines, status, r.args...)
+	} else {
+		f = sglang.ClassifyAny(lines, status)
 	}
-	f := classify(r.out.tail(ringLines), status)
 	if f.Class == backends.ClassExited || f.Class == backends.ClassKilled {
 		if free, err := r.driver.opts.freeBytes(r.driver.logDir()); err == nil && free < fullDisk {
 			full := diskFull(unix.ENOSPC)

@@ -43,16 +43,19 @@ const kept = 40
 
 // Classify names the cause of an engine's end from its last lines and exit status. It never returns nil:
 // without a known signature the cause is ClassKilled or ClassExited. Message and Advice are fixed texts,
-// with at most a number, a flag's or a module's name from the output.
-func Classify(tail []string, exit ExitStatus) *backends.Failure { return classify(tail, exit, true) }
+// with figures and the names of flags, modules and architectures from the output. args, the launch arguments, serve to say
+// what a figure was before; they may be left out.
+func Classify(tail []string, exit ExitStatus, args ...string) *backends.Failure {
+	return classify(tail, exit, args, true)
+}
 
 // ClassifyAny is Classify for engines that are not SGLang: it knows only what any server may print, and
 // gives no advice in SGLang's words.
 func ClassifyAny(tail []string, exit ExitStatus) *backends.Failure {
-	return classify(tail, exit, false)
+	return classify(tail, exit, nil, false)
 }
 
-func classify(tail []string, exit ExitStatus, sglang bool) *backends.Failure {
+func classify(tail []string, exit ExitStatus, args []string, sglang bool) *backends.Failure {
 	f := &backends.Failure{}
 	lower := make([]string, len(tail))
 	for i, line := range tail {
@@ -69,7 +72,7 @@ func classify(tail []string, exit ExitStatus, sglang bool) *backends.Failure {
 		}
 		f.Class, f.Message, f.Advice, f.Permanent = s.class, s.message, s.advice, s.permanent
 		if s.detail != nil {
-			s.detail(f, tail, at)
+			s.detail(f, evidence{tail: tail, at: at, args: args, any: !sglang})
 		}
 		break
 	}

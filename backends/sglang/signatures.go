@@ -21,8 +21,8 @@ type signature struct {
 	message   string
 	advice    string
 	permanent bool
-	// detail refines the failure from the line that matched, tail[at].
-	detail func(f *backends.Failure, tail []string, at int)
+	// detail refines the failure with figures and names from the output.
+	detail func(f *backends.Failure, e evidence)
 }
 
 // find returns the index of the first line that matches, or -1.
@@ -63,7 +63,7 @@ var signatures = []signature{
 	{
 		either: []string{"is greater than the derived context_length", "is greater than the derived context length"}, class: backends.ClassBadFlag, permanent: true,
 		message: "the context length that was asked for is longer than the model's own",
-		advice:  "lower --context-length, or set SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1 in env_vars",
+		advice:  "lower --context-length, or set SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1 in env_vars", detail: longestContext,
 	},
 	{
 		either: []string{"requires you to execute", "set the option `trust_remote_code=true`", "pass the argument `trust_remote_code=true`", "contains custom code which must be executed"}, class: backends.ClassBadFlag, permanent: true,
@@ -77,7 +77,7 @@ var signatures = []signature{
 	{
 		either: []string{"is not divisible by", "must be divisible by", "weight quantization block_n", "total_num_heads % tp_size", "total_num_heads % self.tp_size"}, class: backends.ClassBadFlag, permanent: true,
 		message: "the model cannot be cut into that many parts",
-		advice:  "choose a --tp-size that divides the model's attention heads; for a mixture of experts try --ep-size",
+		advice:  "choose a --tp-size that divides the model's attention heads; for a mixture of experts try --ep-size", detail: indivisible,
 	},
 	// What the installation lacks.
 	{
@@ -93,6 +93,7 @@ var signatures = []signature{
 	{
 		either: []string{"no space left on device", "[errno 28]", "disk quota exceeded"}, any: true, class: backends.ClassDiskFull,
 		message: "a disk that the engine writes to is full", advice: "free disk space for the model cache, the state folder and the temporary folder",
+		detail: missingSpace,
 	},
 	// The port. SGLang binds it only after the whole load.
 	{
@@ -100,7 +101,7 @@ var signatures = []signature{
 		message: "another program took the engine's port",
 	},
 	{
-		pattern: regexp.MustCompile(`\bport[ =:0-9]* is already in use`), any: true, class: backends.ClassPortTaken,
+		pattern: regexp.MustCompile(`port[ =:0-9]* is already in use`), any: true, class: backends.ClassPortTaken,
 		message: "another program took a port that the engine needs",
 	},
 	{
@@ -114,11 +115,24 @@ var signatures = []signature{
 	},
 	{
 		either: []string{"invalid device ordinal"}, class: backends.ClassBadFlag, permanent: true,
-		message: "the model asks for more GPUs than the engine sees", advice: "lower --tp-size, or check CUDA_VISIBLE_DEVICES",
+		message: "the model asks for more GPUs than the engine sees", advice: "lower --tp-size, or check CUDA_VISIBLE_DEVICES", detail: tooManyGPUs,
 	},
 	{
-		either: []string{"cuda driver version is insufficient", "no kernel image is available"}, any: true, class: backends.ClassDriver, permanent: true,
-		message: "the engine's build does not fit the GPU or its driver", advice: "update the driver, or install a build for this GPU",
+		either: []string{"cuda driver version is insufficient", "no kernel image is available", "nvidia driver on your system is too old"}, any: true,
+		class: backends.ClassDriver, permanent: true,
+		message: "the engine's build does not fit the GPU or its driver", advice: "update the driver, or install a build for this GPU", detail: oldDriver,
+	},
+	{
+		either: []string{"driver/library version mismatch"}, any: true, class: backends.ClassDriver, permanent: true,
+		message: "the GPU's driver was updated and the old one is still loaded", advice: "reboot the machine, or reload the driver's kernel modules",
+	},
+	{
+		either: []string{"system not yet initialized", "cudaerrorsystemnotready"}, any: true, class: backends.ClassDriver,
+		message: "the GPUs' fabric is not up", advice: "start the nvidia-fabricmanager service, in the driver's own version",
+	},
+	{
+		either: []string{"uncorrectable ecc error", "cudaerroreccuncorrectable", "gpu has fallen off the bus"}, any: true, class: backends.ClassDriver,
+		message: "a GPU is broken", advice: "see dmesg for Xid messages, reset the GPU or take it out of devices",
 	},
 	// GPU memory, from the most exact report to the general one.
 	{
@@ -129,15 +143,15 @@ var signatures = []signature{
 		all: []string{"not enough memory", "--mem-fraction-static"}, class: backends.ClassOutOfMemory, permanent: true,
 		message: "the weights leave no GPU memory for the cache",
 		advice:  "raise --mem-fraction-static (0.9), lower --context-length, use more GPUs, or an 8-bit cache (--kv-cache-dtype fp8_e5m2)",
+		detail:  suggestedFraction,
 	},
 	{
 		all: []string{"memory capacity is unbalanced"}, class: backends.ClassOutOfMemory,
-		message: "other programs hold memory of some of the GPUs", advice: "free the GPUs",
+		message: "other programs hold memory of some of the GPUs", advice: "free the GPUs, or choose others with devices", detail: heldByOthers,
 	},
 	{
 		all: []string{"capture cuda graph failed"}, class: backends.ClassOutOfMemory, permanent: true,
-		message: "the engine ran out of GPU memory while capturing CUDA graphs",
-		advice:  "lower --mem-fraction-static to 0.8 or 0.7, or capture fewer batch sizes with --cuda-graph-max-bs",
+		message: "the engine ran out of GPU memory while capturing CUDA graphs", detail: smallerGraphs,
 	},
 	{
 		either: []string{"cuda out of memory", "hip out of memory", "torch.outofmemoryerror", "cuda error: out of memory"}, any: true,
@@ -151,8 +165,28 @@ var signatures = []signature{
 		advice:  "accept its licence with the account whose token is given, and give the token as HF_TOKEN",
 	},
 	{
-		either: []string{"401 client error", "403 client error"}, any: true, class: backends.ClassGated, permanent: true,
+		either: []string{"401 client error", "403 client error", "localtokennotfounderror", "invalid user token", "invalid credentials in authorization header"}, any: true,
+		class: backends.ClassGated, permanent: true,
 		message: "the model's repository refused access", advice: "give a token that may read it as HF_TOKEN",
+	},
+	{
+		either: []string{"unable to locate credentials", "nocredentialserror", "invalidaccesskeyid", "signaturedoesnotmatch", "aws_error_unauthorized"}, any: true,
+		class: backends.ClassGated, permanent: true,
+		message: "the object store refused access", advice: "give credentials that may read the model as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+	},
+	{
+		either: []string{"outgoing traffic has been disabled", "offline mode is enabled"}, any: true, class: backends.ClassModelNotFound, permanent: true,
+		message: "the model is not in the cache, and the engine may not fetch it", advice: "fetch the model once without HF_HUB_OFFLINE, or give model_path",
+	},
+	{
+		either: []string{"error while deserializing header", "headertoolarge", "invalidheaderdeserialization", "incomplete metadata, file not fully covered"}, any: true,
+		class: backends.ClassModelNotFound, permanent: true,
+		message: "a file of weights is damaged or incomplete", advice: "remove it and fetch the model again; a pointer of git LFS in its place has a few hundred bytes",
+	},
+	{
+		all: []string{"file access error"}, class: backends.ClassUnreachable,
+		message: "the weights could not be streamed from the object store",
+		advice:  "set RUNAI_STREAMER_LOG_LEVEL=DEBUG and RUNAI_STREAMER_LOG_TO_STDERR=1 in env_vars to see why",
 	},
 	{
 		either: []string{"couldn't connect to", "max retries exceeded", "429 client error", "500 server error", "502 server error", "503 server error", "504 server error", "read timed out", "temporary failure in name resolution"}, any: true,
@@ -160,7 +194,7 @@ var signatures = []signature{
 		message: "the place that the model is fetched from could not be reached", advice: "check the machine's network and proxy settings",
 	},
 	{
-		either: []string{"repo id must be in the form", "is not a local folder and is not a valid model identifier", "repositorynotfounderror", "repository not found", "404 client error", "entry not found", "does not appear to have a file named config.json", "revision not found"}, any: true,
+		either: []string{"repo id must be in the form", "is not a local folder and is not a valid model identifier", "repositorynotfounderror", "repository not found", "404 client error", "entry not found", "does not appear to have a file named config.json", "revision not found", "nosuchbucket", "nosuchkey"}, any: true,
 		class: backends.ClassModelNotFound, permanent: true,
 		message: "the model was not found", advice: seeHub,
 	},
@@ -179,6 +213,7 @@ var signatures = []signature{
 	{
 		all: []string{"model architectures", "are not supported"}, class: backends.ClassUnsupported, permanent: true,
 		message: "this version of the engine does not support the model's architecture", advice: "use a newer SGLang, or try --model-impl transformers",
+		detail: namedArchitecture,
 	},
 	{
 		all: []string{"failed to be inspected"}, class: backends.ClassUnsupported, permanent: true,
@@ -195,13 +230,13 @@ var signatures = []signature{
 		message: "the machine ran out of memory", advice: "give the model more memory, or run fewer models beside it",
 	},
 	{
-		either: []string{"nccl error", "ncclremoteerror", "ncclsystemerror", "ncclinternalerror", "ncclunhandledcudaerror"}, class: backends.ClassDriver,
+		either: []string{"nccl error", "ncclremoteerror", "ncclsystemerror", "ncclinternalerror", "ncclunhandledcudaerror", "distbackenderror", "diststoreerror", "watchdog caught collective operation timeout"}, class: backends.ClassDriver,
 		message: "the GPUs could not talk to one another",
 		advice:  "enlarge the shared memory, check the network interfaces, and set NCCL_DEBUG=INFO in env_vars to see more",
 	},
 	{
 		all: []string{"scheduler watchdog timeout"}, class: backends.ClassHang,
-		message: "the engine hung and ended itself", advice: "if it compiles kernels for minutes, raise --watchdog-timeout",
+		message: "the engine hung and ended itself", advice: "if it compiles kernels for minutes, raise --watchdog-timeout", detail: watchdog,
 	},
 	{
 		all: []string{"cuda error"}, any: true, class: backends.ClassDriver,
@@ -211,6 +246,11 @@ var signatures = []signature{
 		either: []string{"initialization failed. warmup error", "initialization failed. warm up error"}, class: backends.ClassExited,
 		message: "the engine's first request of its own failed", advice: "check proxy settings; a slow first request needs a larger SGLANG_WARMUP_TIMEOUT",
 	},
+	{
+		either: []string{"could not find nvcc", "nvcc: not found", "nvcc: command not found", "ninja is required to load", "no such file or directory: 'ninja'"},
+		class:  backends.ClassNotFound, permanent: true,
+		message: "a compiler that the engine needs for its kernels is not installed", advice: "install the CUDA toolkit (nvcc) and ninja beside the engine",
+	},
 	// Late, and only as a line of its own: healthy engines mention optional modules that they do without.
 	{
 		pattern: regexp.MustCompile(`^(modulenotfounderror|\S*python[0-9.]*): (no module named|error while finding module)`), any: true,
@@ -218,73 +258,4 @@ var signatures = []signature{
 		message: "a Python module that the engine needs is not installed",
 		advice:  "install it into the Python that the model's command names", detail: namedModule,
 	},
-}
-
-var (
-	flagName   = regexp.MustCompile(`--[a-z][a-z0-9-]*`)
-	moduleName = regexp.MustCompile(`[Nn]o module named '?([A-Za-z_][A-Za-z0-9_.]*)`)
-	raiseAbove = regexp.MustCompile(`--mem-fraction-static above (0\.\d+)`)
-)
-
-// translated are options of another engine that people bring along, with SGLang's spelling.
-var translated = map[string]string{
-	"--max-model-len":          "--context-length",
-	"--gpu-memory-utilization": "--mem-fraction-static",
-	"--max-num-seqs":           "--max-running-requests",
-	"--max-num-batched-tokens": "--chunked-prefill-size",
-	"--enforce-eager":          "--disable-cuda-graph",
-	"--enable-sleep-mode":      "--enable-memory-saver",
-	"--lora-modules":           "--lora-paths",
-	"--seed":                   "--random-seed",
-	"--root-path":              "--fastapi-root-path",
-}
-
-// namedFlags adds the refused options' names, never their values.
-func namedFlags(f *backends.Failure, tail []string, at int) {
-	_, told, _ := strings.Cut(tail[at], "error:")
-	names := flagName.FindAllString(told, 3)
-	if len(names) == 0 {
-		return
-	}
-	f.Message += ": " + strings.Join(names, ", ")
-	if name := translated[names[0]]; name != "" {
-		f.Advice = "SGLang's option for it is " + name
-	}
-}
-
-func namedModule(f *backends.Failure, tail []string, at int) {
-	if m := moduleName.FindStringSubmatch(tail[at]); m != nil {
-		f.Message += ": " + m[1]
-	}
-}
-
-// suggestedFraction takes the figure that the engine itself works out.
-func suggestedFraction(f *backends.Failure, tail []string, at int) {
-	if m := raiseAbove.FindStringSubmatch(tail[at]); m != nil {
-		f.Advice = "raise --mem-fraction-static above " + m[1] + ", lower --context-length, or use more GPUs"
-	}
-}
-
-// memoryPhase tells by what came before whether weights, cache, graphs or requests were too large. Only
-// the last depends on the load and may not happen again.
-func memoryPhase(f *backends.Failure, tail []string, at int) {
-	before := strings.ToLower(strings.Join(tail[:at+1], "\n"))
-	switch {
-	case strings.Contains(before, "decode batch,"), strings.Contains(before, "fired up and ready"),
-		strings.Contains(before, "uvicorn running on"):
-		f.Message += " while answering requests"
-		f.Advice = "lower --chunked-prefill-size to 4096 or 2048, --max-running-requests, or --mem-fraction-static"
-		f.Permanent = false
-	case strings.Contains(before, "cuda graph"), strings.Contains(before, "capturing "):
-		f.Message += " while capturing CUDA graphs"
-		f.Advice = "lower --mem-fraction-static to 0.8 or 0.7, or capture fewer batch sizes with --cuda-graph-max-bs"
-	case strings.Contains(before, "load weight end"):
-		f.Message += " while making its cache"
-		f.Advice = "lower --mem-fraction-static, or use more GPUs"
-	case strings.Contains(before, "load weight begin"):
-		f.Message += " while loading the weights"
-		f.Advice = "use a larger GPU, more of them (--tp-size), or a quantised model"
-	default:
-		f.Advice = "use a larger GPU, more of them, or a smaller model"
-	}
 }

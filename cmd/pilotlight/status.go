@@ -2,11 +2,9 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,11 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"pilotlight/internal/app"
-	"pilotlight/internal/config"
 )
 
 func statusCommand() *cobra.Command {
-	var file, url, token string
+	var admin adminFlags
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "status [-c FILE | --admin URL]",
@@ -26,25 +23,7 @@ func statusCommand() *cobra.Command {
 		Long: `Show a running gateway's models, replicas and queues, and why a model's last start failed.
 Exit status: 0 when the gateway has answered, 1 when it has not, 2 for a wrong command line or configuration.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			switch {
-			case file != "" && url != "":
-				return usageError{errors.New("give --config or --admin, not both")}
-			case file != "":
-				conf, err := config.Load(file, os.LookupEnv)
-				if err != nil {
-					return usageError{err}
-				}
-				url = "http://" + conf.Admin.Listen
-				if token == "" {
-					token = conf.Admin.Token
-				}
-			case url == "":
-				url = "http://127.0.0.1:9000"
-			}
-			if token == "" {
-				token = os.Getenv("PILOTLIGHT_ADMIN_TOKEN")
-			}
-			body, err := fetchState(c, strings.TrimSuffix(url, "/"), token)
+			url, body, err := admin.ask(c.Context(), http.MethodGet, "/api/state")
 			if err != nil {
 				return err
 			}
@@ -59,37 +38,9 @@ Exit status: 0 when the gateway has answered, 1 when it has not, 2 for a wrong c
 			return printState(c.OutOrStdout(), &state, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&file, "config", "c", "", "the gateway's configuration `FILE`, for its admin address and token")
-	c.Flags().StringVar(&url, "admin", "", "the admin listener's `URL` (default http://127.0.0.1:9000)")
-	c.Flags().StringVar(&token, "token", "", "the admin token (default: the configuration's, or PILOTLIGHT_ADMIN_TOKEN)")
+	admin.add(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
 	return c
-}
-
-func fetchState(c *cobra.Command, url, token string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(c.Context(), http.MethodGet, url+"/api/state", nil)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--admin: %w", err)}
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no gateway answers: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return nil, fmt.Errorf("reading the state: %w", err)
-	}
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return body, nil
-	case http.StatusUnauthorized:
-		return nil, errors.New("the admin listener asks for its token: --token, or PILOTLIGHT_ADMIN_TOKEN")
-	}
-	return nil, fmt.Errorf("%s answered %s", url, resp.Status)
 }
 
 func printState(w io.Writer, s *app.State, now time.Time) error {
@@ -152,7 +103,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 				fmt.Fprintf(w, "  advice: %s\n", f.Advice)
 			}
 			if f.Permanent {
-				fmt.Fprintln(w, "  it is not tried again until its configuration changes, or SIGHUP is sent to the gateway")
+				fmt.Fprintf(w, "  it is not tried again until its configuration changes, or by: pilotlight retry %s\n", m.ModelID)
+			} else if f.RetryAt != nil && f.RetryAt.After(now) {
+				fmt.Fprintf(w, "  it is not tried again for %s, or by: pilotlight retry %s\n", since(now, *f.RetryAt), m.ModelID)
 			}
 			for _, l := range f.Lines {
 				fmt.Fprintf(w, "  | %s\n", l)
