@@ -42,8 +42,8 @@ const (
 	evScale   // n
 	evRetry   //
 	evPreempt // id, ok (though it is busy), reply
-	evAdopt   // id, limit, instance, reply
-	evSettled // id
+	evAdopt   // id, ok (it is ready, not starting), limit, instance, n (that many follow, and nothing is decided before)
+	evSettled // id: no request of an earlier gateway is in flight on it
 	evUnload  //
 	evClose   //
 	evHurry   // stop draining

@@ -174,16 +174,20 @@ func (m *machine) answerPreemptor(s *slot, err error) {
 	}
 }
 
-// onAdopt puts a running replica into a free slot. What is in flight on it is unknown.
+// onAdopt puts a replica that an earlier gateway has left into a free slot. What is in flight on it is unknown.
 func (m *machine) onAdopt(e event, now moment) {
 	free := m.freeSlot()
 	if free < 0 || m.leaving != staying || m.byID(e.id) != nil {
-		m.emit(effect{kind: effReply, reply: e.reply, err: ErrNoReplica})
+		m.counters.Ignored++
 		return
 	}
 	s := &m.slots[free]
 	*s = slot{state: s.state, id: e.id, spec: m.spec, limit: e.limit, unknown: true, held: m.needLedger}
 	m.nextID = max(m.nextID, e.id+1)
+	if !e.ok {
+		m.become(s, Starting, now, "adopted")
+		m.launch(s)
+		return
+	}
 	m.opened(s, now, "adopted")
-	m.emit(effect{kind: effReply, reply: e.reply})
 }

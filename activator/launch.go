@@ -40,6 +40,13 @@ type Instance interface {
 	Concurrency() int
 }
 
+// Settler is an Instance whose engine tells how much it has to do.
+type Settler interface {
+	// Settle returns once no request that an earlier gateway has sent is in flight, as far as the engine knows; those that were admitted
+	// here may be. An error means that nobody will ever know. Called once, for adopted replicas, when they are ready.
+	Settle(ctx context.Context) error
+}
+
 // Progress is how far a start has come.
 type Progress struct {
 	// Phase is a word for people, such as "weights".

@@ -65,7 +65,7 @@ type slot struct {
 	held      bool // devices are reserved for it
 	cancelled bool // Starting: the start was told to end
 	exited    bool
-	unknown   bool // adopted, in flight not known
+	unknown   bool // adopted, in flight not known; also while it still starts
 	watched   bool // a poke comes when its in flight is zero
 
 	preempt   bool // the look is for a preemption
@@ -138,6 +138,9 @@ func (m *machine) step(e event, now moment) []effect {
 		return m.out
 	}
 	m.handle(e, now)
+	if e.kind == evAdopt && e.n > 0 {
+		return m.out // or what is found next would be started beside it
+	}
 	m.decide(now)
 	return m.out
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Jitter func() float64
 	// FirstID is the id of the first replica; 0 means 1. It keeps ids apart from those of an earlier process.
 	FirstID uint64
+	// Adopted are replicas that an earlier gateway has left, at most Config.Max. No start is begun for what they make up for.
+	Adopted []Adopted
 }
 
 // Model is one model's activator. It runs a goroutine until Unload or Close has ended it.
@@ -79,9 +81,13 @@ func New(o Options) (*Model, error) {
 	if m.jitter == nil {
 		m.jitter = rand.Float64
 	}
+	if err := checkAdopted(o.Adopted, o.Config); err != nil {
+		return nil, err
+	}
 	m.queued.setLimits(o.Config.MaxQueuedRequests, o.Config.MaxQueuedBytes)
 	m.open.Store(&openSet{})
 	m.owner.init(m, o)
+	m.owner.adopt(o.Adopted)
 	m.owner.publish()
 	go m.owner.run()
 	return m, nil
@@ -139,15 +145,6 @@ func (m *Model) Preempt(ctx context.Context, replica uint64) error {
 func (m *Model) Yield(ctx context.Context, replica uint64) error {
 	return m.ask(ctx, event{kind: evPreempt, id: replica, ok: true})
 }
-
-// Adopt takes over a replica that runs already, under the id that start carries (ID 0: a new one; Slot is
-// not used). Its requests in flight count as unknown, so it does not become idle, until Settled is called.
-func (m *Model) Adopt(ctx context.Context, start Start, instance Instance) error {
-	return m.ask(ctx, event{kind: evAdopt, id: start.ID, instance: instance, limit: instance.Concurrency()})
-}
-
-// Settled says that no request of an earlier gateway is in flight on an adopted replica.
-func (m *Model) Settled(replica uint64) { m.mail.send(event{kind: evSettled, id: replica}) }
 
 // Unload takes the model out of service: new requests get ErrUnloaded, those that wait are still served, then
 // replicas drain and stop. What is left after Config.DrainTimeout is cut off. It returns when nothing is

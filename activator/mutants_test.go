@@ -60,6 +60,13 @@ var mutants = []struct {
 	{mutant{name: "the time is written after the place is given up", scenario: "idle", touchesLate: true}, "I8"},
 	{mutant{name: "the time is read before the word", scenario: "shared", timeBeforeWord: true}, "I8"},
 	{mutant{name: "unknown requests count as none", scenario: "adopt", knowsUnknown: true}, "I7"},
+	{mutant{name: "what is known is not written into the word", scenario: "adopt", effect: dropping(effKnown)}, "I7"},
+	{mutant{name: "a start that was taken over is not watched", scenario: "adopt", effect: func(w *world, f effect) []effect {
+		if s := w.core.byID(f.id); f.kind == effLaunch && s != nil && s.unknown {
+			return nil
+		}
+		return []effect{f}
+	}}, ""},
 	{mutant{name: "a woken replica keeps its fenced word", scenario: "sleep", reopensOldWord: true}, ""},
 
 	// Pokes.

@@ -113,14 +113,6 @@ func (o *owner) prepare(e *event) {
 		if s := o.starts[e.id]; s != nil {
 			e.phase, e.percent = s.read()
 		}
-	case evAdopt:
-		if e.id == 0 {
-			e.id = o.core.nextID
-		}
-		if o.instances[e.id] == nil && o.core.freeSlot() >= 0 && o.core.leaving == staying {
-			o.instances[e.id] = e.instance
-			o.watch(e.id, e.instance)
-		}
 	}
 	o.changed = true
 }
@@ -146,6 +138,7 @@ func (o *owner) do(f effect, now moment) {
 		g := &replica{id: f.id, slot: f.slot, readyAt: now, instance: instance, exited: instance.Exited()}
 		if !f.idle {
 			g.word.Store(uint64(wordUnknown))
+			o.settle(f.id, instance)
 		}
 		o.gates[f.id] = g
 	case effObserve:

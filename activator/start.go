@@ -12,6 +12,7 @@ type startRun struct {
 	id     uint64
 	began  moment
 	of     Subject
+	found  bool // begun by an earlier gateway: nothing can be learned of its times
 	cancel context.CancelFunc
 	ctx    context.Context
 
@@ -26,12 +27,18 @@ type startRun struct {
 // newStart opens the books on a start, or continues those of its reservation. A start belongs to no request:
 // its context ends only when the machine says so.
 func (o *owner) newStart(id uint64, now moment) *startRun {
-	if s := o.starts[id]; s != nil {
+	if s := o.starts[id]; s != nil && s.found {
+		return s
+	} else if s != nil {
 		s.granted()
 		s.began = now // the wait for devices is no part of how long a start takes
 		return s
 	}
-	s := &startRun{id: id, began: now, of: o.subject}
+	return o.openStart(id, now)
+}
+
+func (o *owner) openStart(id uint64, began moment) *startRun {
+	s := &startRun{id: id, began: began, of: o.subject}
 	s.ctx, s.cancel = context.WithCancel(o.detached)
 	o.starts[id] = s
 	return s
@@ -126,7 +133,7 @@ func (o *owner) endStart(id uint64, err error) {
 	s.cancel()
 	m := o.model
 	took := m.now() - s.began
-	if err == nil && m.durations != nil {
+	if err == nil && m.durations != nil && !s.found {
 		m.durations.Record(s.of, StartRecord{Total: took, Phases: s.progress().phases})
 	}
 	if m.observer.ColdStart != nil {

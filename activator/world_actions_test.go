@@ -85,7 +85,8 @@ func (w *world) actions(list []action) []action {
 		}
 	}
 	for i := range w.procs {
-		if w.procs[i].foreign {
+		// It is asked once it serves, also if its start was taken over and nothing can be there.
+		if s := w.core.byID(w.procs[i].id); w.procs[i].foreign || s != nil && s.unknown && w.gateOf(s.id) >= 0 {
 			add(doSettle, i, 0)
 		}
 	}
@@ -150,6 +151,9 @@ func (w *world) surroundings(list []action) []action {
 		{doUpdate, w.left.update}, {doUnload, w.left.unload}, {doClose, w.left.close}, {doScale, w.left.scale},
 		{doAdopt, w.left.adopt}, {doRetry, w.left.retry}, {doHurry, w.left.hurry},
 	}
+	if w.left.adopt > 0 {
+		add(doAdopt, 0, 1)
+	}
 	for _, s := range simple {
 		if s.left > 0 && (s.what != doHurry || w.core.leaving == closing) {
 			add(s.what, 0, 0)
@@ -210,10 +214,9 @@ func (w *world) apply(a action) {
 		w.send(event{kind: evScale, n: n})
 	case doAdopt:
 		w.left.adopt--
-		// As owner.prepare: only what will be taken becomes an instance.
 		if id := w.core.nextID; w.core.freeSlot() >= 0 && w.core.leaving == staying && w.ownerIdle() && len(w.mail) == 0 {
-			w.procs = append(w.procs, proc{id: id, spec: w.core.spec, slot: w.core.freeSlot(), alive: true, foreign: true, devices: w.sc.ledger})
-			w.stepOn(event{kind: evAdopt, id: id})
+			w.procs = append(w.procs, proc{id: id, spec: w.core.spec, slot: w.core.freeSlot(), alive: a.how == 0, foreign: a.how == 0, devices: w.sc.ledger})
+			w.stepOn(event{kind: evAdopt, id: id, ok: a.how == 0}) // else it is starting
 			w.private()
 		}
 	case doRetry:

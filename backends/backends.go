@@ -87,6 +87,8 @@ type Devices struct {
 type Placement struct {
 	// Devices are their names for CUDA_VISIBLE_DEVICES.
 	Devices []string
+	// Share of the only device in thousandths; 0: whole devices.
+	Share int
 	// MemoryFraction is SGLang's --mem-fraction-static; 0: not given, for whole devices.
 	MemoryFraction float64
 }

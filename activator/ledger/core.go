@@ -278,6 +278,29 @@ func (c *core) grant(n *want, devices []int, now time.Time) {
 	c.holds = append(c.holds, &hold{who: n.who, devices: devices, share: n.terms.need(), since: now})
 }
 
+// adopt enters a hold that an earlier gateway gave out.
+func (c *core) adopt(who Replica, ids []string, share int, now time.Time) error {
+	h := &hold{who: who, share: whole, since: now}
+	if share > 0 && len(ids) == 1 {
+		h.share = min(share, whole)
+	}
+	for _, id := range ids {
+		i := slices.IndexFunc(c.devices, func(d device) bool { return d.ID == id })
+		switch {
+		case i < 0 || c.devices[i].Missing:
+			return fmt.Errorf("the account has no GPU %s", id)
+		case slices.Contains(h.devices, i) || c.used(i)+h.share > whole:
+			return fmt.Errorf("GPU %s is somebody else's", c.devices[i].Label)
+		}
+		h.devices = append(h.devices, i)
+	}
+	if len(h.devices) > 0 {
+		slices.Sort(h.devices)
+		c.holds = append(c.holds, h)
+	}
+	return nil
+}
+
 // on are the holders of a device.
 func (c *core) on(i int) []*hold {
 	var out []*hold

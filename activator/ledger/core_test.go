@@ -428,3 +428,44 @@ func TestANewModelWithoutDevicesIsNoBusiness(t *testing.T) {
 		t.Error("was placed")
 	}
 }
+
+// What an earlier gateway's replicas hold is theirs before anybody asks.
+func TestAdoptedReplicasHoldTheirDevices(t *testing.T) {
+	s := onStage(t, "L4", "L4", "L4!")
+	for _, c := range []struct {
+		model   string
+		devices []string
+		share   int
+		want    string // of the error; empty: none
+	}{
+		{"whole", []string{"0"}, 0, ""},
+		{"half", []string{"1"}, 500, ""},
+		{"other half", []string{"1"}, 500, ""},
+		{"third half", []string{"1"}, 500, "somebody else's"},
+		{"again", []string{"0"}, 0, "somebody else's"},
+		{"missing", []string{"2"}, 0, "no GPU 2"},
+		{"unknown", []string{"GPU-5"}, 0, "no GPU GPU-5"},
+		{"twice", []string{"1", "1"}, 0, "somebody else's"},
+		{"none", nil, 0, ""},
+	} {
+		err := s.core.adopt(Replica{c.model, 1}, c.devices, c.share, s.now)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.model, err, c.want)
+		}
+	}
+	if p, ok := s.core.placement(Replica{"half", 1}); !ok || p.Share != 500 || p.Left != 500 || p.Devices[0].ID != "1" {
+		t.Errorf("half holds %+v, %v", p, ok)
+	}
+	if _, ok := s.core.placement(Replica{"none", 1}); ok {
+		t.Error("who has nothing holds something")
+	}
+	s.terms("new", Terms{Count: 1})
+	who := s.wants("new", 9)
+	if d := s.decide(); len(d.ends) > 0 || len(d.asks) > 0 {
+		t.Errorf("got %+v although nothing is free", d)
+	}
+	s.core.release(Replica{"whole", 1}, s.now)
+	if d := s.decide(); len(d.ends) != 1 || d.ends[0] != (end{who: who}) {
+		t.Errorf("got %+v, want the one that is free", d)
+	}
+}

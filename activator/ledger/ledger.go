@@ -186,6 +186,15 @@ func (l *Ledger) Reserve(ctx context.Context, model string, replica uint64, beca
 	return ctx.Err()
 }
 
+// Adopt enters a replica of an earlier gateway on the devices that it has: share is its thousandths of the only one, 0 means whole devices.
+// It is an error if they are not there, or others have them. Before the model that the replica belongs to is made, and before anybody
+// calls Reserve.
+func (l *Ledger) Adopt(model string, replica uint64, devices []string, share int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.adopt(Replica{model, replica}, devices, share, time.Now())
+}
+
 // Release is activator.Ledger's.
 func (l *Ledger) Release(model string, replica uint64) {
 	l.mu.Lock()

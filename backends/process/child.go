@@ -16,7 +16,7 @@ import (
 
 // child is the main process of a replica, from its start to the moment that it is reaped.
 type child struct {
-	cmd   *exec.Cmd
+	cmd   *exec.Cmd // nil: started by an earlier gateway
 	pid   int
 	start uint64   // ticks since boot, from /proc: with the boot id it makes a pid unique
 	pidfd *os.File // non-blocking, so that waiting costs a goroutine and no thread
@@ -106,6 +106,9 @@ func (c *child) signal(sig unix.Signal) error {
 
 // reap collects the exit status and closes the pidfd. Only after wait, and after the group was swept.
 func (c *child) reap() (sglang.ExitStatus, error) {
+	if c.cmd == nil {
+		return c.reapFound()
+	}
 	err := c.cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -116,14 +119,60 @@ func (c *child) reap() (sglang.ExitStatus, error) {
 		return sglang.ExitStatus{Unknown: true}, err
 	}
 	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	switch {
-	case !ok:
+	if !ok {
 		return sglang.ExitStatus{Unknown: true}, err
-	case status.Signaled():
-		return sglang.ExitStatus{Signal: status.Signal()}, err
-	default:
-		return sglang.ExitStatus{Code: status.ExitStatus()}, err
 	}
+	return exitStatus(status), err
+}
+
+// reapFound is reap for a process of an earlier gateway. Its status goes to whoever has become its parent: process 1, as a rule.
+func (c *child) reapFound() (sglang.ExitStatus, error) {
+	closed := c.pidfd.Close()
+	m, err := memberOf(c.pid)
+	if err != nil || m.start != c.start || m.parent != os.Getpid() {
+		return sglang.ExitStatus{Unknown: true}, closed
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(c.pid, &status, unix.WNOHANG, nil); err != nil {
+		return sglang.ExitStatus{Unknown: true}, errors.Join(ignoreNoChild(err), closed)
+	}
+	return exitStatus(syscall.WaitStatus(status)), closed
+}
+
+func ignoreNoChild(err error) error {
+	if errors.Is(err, unix.ECHILD) {
+		return nil
+	}
+	return err
+}
+
+func exitStatus(status syscall.WaitStatus) sglang.ExitStatus {
+	if status.Signaled() {
+		return sglang.ExitStatus{Signal: status.Signal()}
+	}
+	return sglang.ExitStatus{Code: status.ExitStatus()}
+}
+
+// findChild opens the main process of a record of this boot. It fails unless exactly that process still runs.
+func findChild(rec *Record) (*child, error) {
+	fd, err := unix.PidfdOpen(rec.PID, 0)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", rec.PID, err)
+	}
+	c := &child{pid: rec.PID}
+	if err := c.watchable(fd); err != nil {
+		return nil, err
+	}
+	// After the descriptor, which stands for one process for good, was opened.
+	m, err := memberOf(rec.PID)
+	if err == nil && (m.start != rec.StartTicks || m.dead) {
+		err = fmt.Errorf("process %d is not the one that was recorded", rec.PID)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.pidfd.Close())
+	}
+	c.kin = rec.family()
+	return c, nil
 }
 
 // errNotGone means that killed processes are still there, which only a device driver can do.
@@ -134,7 +183,7 @@ var errNotGone = errors.New("processes did not end after SIGKILL")
 func (f family) sweep(ctx context.Context) error {
 	known := make(map[int]member)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if f.group != 0 {
+		if f.group != 0 && !f.found {
 			// EPERM: some member runs as another user; those that may be killed were.
 			if err := unix.Kill(-f.group, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EPERM) {
 				return fmt.Errorf("killing process group: %w", err)

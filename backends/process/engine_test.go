@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -193,7 +194,7 @@ func newDriver(t testing.TB, change func(*Options)) *Driver {
 		for _, pid := range childPIDs(t) {
 			t.Errorf("child %d is left, or was not reaped", pid)
 		}
-		if err := d.Close(); err != nil {
+		if err := d.Close(); err != nil && !errors.Is(err, os.ErrClosed) { // a test may have closed it
 			t.Error(err)
 		}
 	})

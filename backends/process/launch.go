@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +27,8 @@ func (d *Driver) Launch(ctx context.Context, spec *backends.Spec, id uint64, pro
 	return d.LaunchOn(ctx, spec, backends.Placement{}, id, progress)
 }
 
-// LaunchOn is Launch on certain devices: the engine sees no others.
+// LaunchOn is Launch on certain devices: the engine sees no others. If Leftovers has a replica of this spec by that id that an earlier
+// gateway was starting, that start goes on instead, where it is.
 func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.Placement, id uint64, progress func(backends.Progress)) (*Replica, error) {
 	if progress == nil {
 		progress = func(backends.Progress) {}
@@ -37,11 +36,16 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 	if err := ctx.Err(); err != nil {
 		return nil, cancelled(err)
 	}
-	r, steps, err := d.start(spec, on, id)
+	r, steps, err := d.resume(ctx, spec, id)
+	if r == nil && err == nil {
+		r, steps, err = d.start(spec, on, id)
+	}
 	if err != nil {
 		return nil, err
 	}
-	r.logger.InfoContext(ctx, "engine process started", "pid", r.child.pid, "port", r.record.Port, "log", r.record.Log)
+	if !r.adopted {
+		r.logger.InfoContext(ctx, "engine process started", "pid", r.child.pid, "port", r.record.Port, "log", r.record.Log)
+	}
 	if err := r.recordProcess(); err != nil {
 		// What was recorded before would do to find it, but a full disk is no place to start an engine.
 		return nil, r.abandon(ctx, stateFailure(err))
@@ -49,7 +53,7 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 
 	probing, stopProbing := context.WithCancel(ctx)
 	p := &probe{
-		host: d.opts.Host, port: r.record.Port, path: spec.Probe, apiKey: r.endpoint.APIKey,
+		host: r.record.Host, port: r.record.Port, path: spec.Probe, apiKey: r.endpoint.APIKey,
 		kin: r.child.kin, bound: func() {},
 	}
 	if spec.Engine == backends.EngineSGLang {
@@ -124,10 +128,7 @@ func (r *Replica) becomeReady(ctx context.Context) {
 // start does everything up to a running process. On error it has undone what it did.
 func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_ *Replica, _ *startSteps, err error) {
 	name := replicaName(spec.Model, id)
-	r := &Replica{
-		driver: d, spec: spec, record: d.newRecord(spec, id), exited: make(chan struct{}),
-		logger: d.logger.With("model", spec.Model, "replica", id),
-	}
+	r := d.newReplica(d.newRecord(spec, id))
 	if len(spec.Command) == 0 {
 		return nil, nil, &backends.Failure{Class: backends.ClassNotFound, Permanent: true, Message: "the model has no command to run"}
 	}
@@ -158,7 +159,7 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 	if r.record.Port, err = d.ports.acquire(); err != nil {
 		return nil, nil, err
 	}
-	r.record.Log, r.record.Devices = d.logPath(name), on.Devices
+	r.record.Log, r.record.Devices, r.record.Share = d.logPath(name), on.Devices, on.Share
 	argv, apiKey := commandLine(spec, on, d.opts.Host, r.record.Port, key)
 	r.record.APIKey = apiKey
 	if spec.Engine == backends.EngineSGLang {
@@ -178,8 +179,8 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 	}
 	defer log.Close() //nolint:errcheck // the engine has its own descriptor, and nothing was written here
 
-	steps := &startSteps{further: make(chan struct{}, 1)}
-	out, err := follow(r.record.Log, d.opts.logLimit, r.logger, masker(apiKey, secrets), r.listen(steps))
+	steps := newStartSteps()
+	out, err := follow(r.record.Log, 0, d.opts.logLimit, r.logger, masker(apiKey, secrets), r.listen(steps))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -189,10 +190,7 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 		return nil, nil, errors.Join(startFailure(err, spec), out.close())
 	}
 	r.out, r.child, r.args = out, c, argv
-	r.endpoint = backends.Endpoint{
-		Addr: net.JoinHostPort(d.opts.Host, strconv.Itoa(r.record.Port)), APIKey: apiKey,
-		Engine: spec.Engine, ServedName: spec.ServedName,
-	}
+	r.endpoint = r.record.endpoint()
 	if n, ok := sglang.MaxRunningRequestsFlag(spec.ExtraArgs); ok && spec.Engine == backends.EngineSGLang {
 		r.concurrency.CompareAndSwap(0, int64(n))
 	}
@@ -257,7 +255,7 @@ func masker(apiKey string, secrets map[string]string) func(string) string {
 
 // listen is what a replica hears in its engine's output.
 func (r *Replica) listen(steps *startSteps) func(string) {
-	if r.spec.Engine != backends.EngineSGLang {
+	if r.record.Engine != backends.EngineSGLang {
 		return func(string) {}
 	}
 	return func(line string) {
@@ -275,6 +273,8 @@ type startSteps struct {
 	mu       sync.Mutex // guards the fields below
 	progress sglang.Progress
 }
+
+func newStartSteps() *startSteps { return &startSteps{further: make(chan struct{}, 1)} }
 
 func (s *startSteps) line(line string) {
 	s.mu.Lock()

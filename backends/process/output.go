@@ -43,6 +43,7 @@ type output struct {
 	offset  int64
 	partial []byte
 	buf     []byte
+	skip    bool // up to the end of the line in whose midst the reading begins
 
 	mu        sync.Mutex // guards the fields below; never held across I/O
 	ring      []string
@@ -54,15 +55,16 @@ type output struct {
 	done  chan struct{}
 }
 
-// follow starts to follow the file at path, from its beginning.
-func follow(path string, limit int64, logger *slog.Logger, redact func(string) string, line func(string)) (*output, error) {
+// follow starts to follow the file at path: from its beginning, or what is left of it after skipping from bytes and the rest of the line there,
+// part of which could not be told to hold a secret.
+func follow(path string, from, limit int64, logger *slog.Logger, redact func(string) string, line func(string)) (*output, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0) // written to only by truncation
 	if err != nil {
 		return nil, fmt.Errorf("engine log: %w", err)
 	}
 	o := &output{
 		path: path, limit: limit, logger: logger, redact: redact, line: line, file: file,
-		buf:   make([]byte, 32<<10),
+		buf: make([]byte, 32<<10), offset: from, skip: from > 0,
 		ready: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go o.run()
@@ -126,7 +128,7 @@ func (o *output) catchUp() error {
 		case err != nil:
 			return err
 		case info.Size() < o.offset:
-			o.offset = 0 // somebody else truncated it
+			o.offset, o.skip = 0, false // somebody else truncated it
 		case o.offset > o.limit:
 			return o.rotate()
 		default:
@@ -156,7 +158,7 @@ func (o *output) rotate() error {
 	if err := o.file.Truncate(0); err != nil {
 		return err
 	}
-	o.offset = 0
+	o.offset, o.skip = 0, false
 	return nil
 }
 
@@ -176,6 +178,13 @@ func (o *output) copyAside() (err error) {
 
 // split cuts new bytes into lines.
 func (o *output) split(b []byte) {
+	if o.skip {
+		_, rest, ended := bytes.Cut(b, []byte("\n"))
+		if !ended {
+			return
+		}
+		o.skip, b = false, rest
+	}
 	for len(b) > 0 {
 		i := bytes.IndexAny(b, "\r\n")
 		if i < 0 {

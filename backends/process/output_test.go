@@ -31,7 +31,7 @@ func newHeard(t *testing.T, limit int64) *heard {
 		t.Fatal(err)
 	}
 	h := &heard{writer: w}
-	h.output, err = follow(path, limit, slog.New(slog.DiscardHandler), sglang.Redact, func(line string) {
+	h.output, err = follow(path, 0, limit, slog.New(slog.DiscardHandler), sglang.Redact, func(line string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.lines = append(h.lines, line)

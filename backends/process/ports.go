@@ -90,6 +90,18 @@ func (p *ports) acquire() (int, error) {
 	return 0, fmt.Errorf("%w between %d and %d", errNoPort, p.low, p.high)
 }
 
+// claim reserves a port on which a replica of an earlier gateway listens, or is about to.
+func (p *ports) claim(port int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lock, err := lockPort(port)
+	if err != nil {
+		return fmt.Errorf("reserving port %d: %w", port, err)
+	}
+	p.taken[port] = lock
+	return nil
+}
+
 func (p *ports) release(port int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

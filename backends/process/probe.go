@@ -44,20 +44,7 @@ type probe struct {
 // run returns nil once the server has answered with a status of 2xx, errForeign, or ctx's error. Refused
 // connections and other answers are part of a start.
 func (p *probe) run(ctx context.Context) error {
-	transport := &http.Transport{
-		Proxy:             nil, // never one from the environment: this is loopback
-		DialContext:       p.dial,
-		DisableKeepAlives: true, // no connection may be left over when the gateway's own traffic begins
-	}
-	client := &http.Client{
-		Transport: transport, Timeout: probeTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	path := p.path
-	if path == "" {
-		path = "/health"
-	}
-	url := "http://" + net.JoinHostPort(p.host, strconv.Itoa(p.port)) + path
+	client, url := p.client(), p.url()
 	began := time.Now()
 	for answered := false; ; {
 		status, err := p.ask(ctx, client, url)
@@ -83,6 +70,26 @@ func (p *probe) run(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+func (p *probe) client() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:             nil, // never one from the environment: this is loopback
+			DialContext:       p.dial,
+			DisableKeepAlives: true, // no connection may be left over when the gateway's own traffic begins
+		},
+		Timeout:       probeTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (p *probe) url() string {
+	path := p.path
+	if path == "" {
+		path = "/health"
+	}
+	return "http://" + net.JoinHostPort(p.host, strconv.Itoa(p.port)) + path
 }
 
 func (p *probe) ask(ctx context.Context, client *http.Client, url string) (status int, err error) {

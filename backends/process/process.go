@@ -19,8 +19,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -71,16 +74,17 @@ type Driver struct {
 	lock   *os.File
 	ports  *ports
 
-	mu   sync.Mutex // guards live
+	mu   sync.Mutex // guards the fields below
 	live map[string]*Replica
+	left map[string]*Record // by an earlier gateway, alive and neither adopted nor ended
 }
 
 // ErrStateDirInUse means that another gateway runs with the same state folder.
 var ErrStateDirInUse = errors.New("state folder is in use by another gateway")
 
-// New prepares the state folder and cleans up what an earlier gateway left in it: records without a living
-// process are removed; processes that still live are killed and waited for, so that none is orphaned
-// or doubled. Nothing is killed on the strength of a pid alone: see record.
+// New prepares the state folder and looks at what an earlier gateway left in it. Records without a living process are removed. Replicas
+// that live and may serve are listed by Leftovers, for their owner to Adopt, to launch on or to End; processes of others
+// are killed and waited for. Nothing is killed on the strength of a pid alone: see record.
 func New(opts Options) (*Driver, error) {
 	if opts.StateDir == "" {
 		return nil, errors.New("process driver: no state folder given")
@@ -115,7 +119,7 @@ func New(opts Options) (*Driver, error) {
 	}
 	opts.StateDir = dir
 
-	d := &Driver{opts: opts, logger: opts.Logger, ports: newPorts(opts.Host), live: make(map[string]*Replica)}
+	d := &Driver{opts: opts, logger: opts.Logger, ports: newPorts(opts.Host), live: make(map[string]*Replica), left: make(map[string]*Record)}
 	for _, dir := range []string{d.recordDir(), d.logDir(), d.cacheDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder: %w", err)
@@ -127,14 +131,24 @@ func New(opts Options) (*Driver, error) {
 	if d.lock, err = lockFile(filepath.Join(d.recordDir(), ".lock")); err != nil {
 		return nil, err
 	}
-	if err := d.sweepStale(); err != nil {
+	if err := d.findLeftovers(); err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
 	return d, nil
 }
 
-// Close gives the state folder free for another gateway. Replicas are stopped by their owner, before.
-func (d *Driver) Close() error { return d.lock.Close() }
+// Close gives the state folder free for another gateway. Replicas that their owner has not stopped before go on, with nobody to watch
+// them, until a gateway takes them over: their channels are not closed any more, and their methods must not be called.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	live := slices.Collect(maps.Values(d.live))
+	d.mu.Unlock()
+	var problems error
+	for _, r := range live {
+		problems = errors.Join(problems, r.letGo())
+	}
+	return errors.Join(problems, d.lock.Close())
+}
 
 func (d *Driver) recordDir() string { return filepath.Join(d.opts.StateDir, "replicas") }
 func (d *Driver) logDir() string    { return filepath.Join(d.opts.StateDir, "logs") }
@@ -146,13 +160,30 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrStateDirInUse
-		}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.Join(inUse(f), f.Close())
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0) // for whoever finds it locked
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+// inUse says who holds a lock, and what can be done.
+func inUse(f *os.File) error {
+	by := ""
+	var buf [20]byte
+	if n, err := f.ReadAt(buf[:], 0); n > 0 && errors.Is(err, io.EOF) {
+		by = " (pid " + string(buf[:n]) + ")"
+	}
+	return fmt.Errorf("%w%s; stop that one, or give this one a state_dir of its own", ErrStateDirInUse, by)
 }
 
 func freeBytes(path string) (uint64, error) {

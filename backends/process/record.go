@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +23,12 @@ type Record struct {
 	State    State  `json:"state"`
 	SpecHash string `json:"spec_hash"`
 	BootID   string `json:"boot_id"`
+	// Engine, ServedName, Probe and SecretEnv (the variables that hold secrets, not their values) are the spec's: what the next
+	// gateway has to know although its configuration may say something else by then.
+	Engine     backends.Engine `json:"engine"`
+	ServedName string          `json:"served_name,omitempty"`
+	Probe      string          `json:"probe,omitempty"`
+	SecretEnv  []string        `json:"secret_env,omitempty"`
 	// PID and StartTicks are 0 until the process exists. Ticks count from boot, 100 a second.
 	PID         int       `json:"pid,omitempty"`
 	StartTicks  uint64    `json:"start_ticks,omitempty"`
@@ -34,6 +39,7 @@ type Record struct {
 	Log         string    `json:"log"`
 	TempDir     string    `json:"temp_dir,omitempty"`
 	Devices     []string  `json:"devices,omitempty"` // GPUs, as in CUDA_VISIBLE_DEVICES; empty: nobody keeps account
+	Share       int       `json:"share,omitempty"`   // thousandths of the only one; 0: whole ones
 	Concurrency int       `json:"concurrency,omitempty"`
 	StartedAt   time.Time `json:"started_at"`
 }
@@ -45,6 +51,7 @@ const (
 	StateLaunching State = "launching" // the process may exist or not
 	StateStarting  State = "starting"  // the process exists
 	StateReady     State = "ready"
+	StateStopping  State = "stopping" // told to end, or about to be
 )
 
 func (r *Record) name() string { return replicaName(r.Model, r.ID) }
@@ -116,53 +123,6 @@ func (d *Driver) Records() ([]Record, error) {
 	return records, problems
 }
 
-// sweepStale ends what an earlier gateway left. It kills a process group only if its leader is alive in
-// this boot with the recorded start time, and single processes only if they carry the record's mark.
-func (d *Driver) sweepStale() error {
-	temps, err := filepath.Glob(filepath.Join(d.recordDir(), ".tmp-*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range temps {
-		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("replica records: %w", err)
-		}
-	}
-	records, problems := d.Records()
-	if problems != nil {
-		// Nothing can be done for an unreadable one, and it must not keep the gateway from starting.
-		d.logger.Warn("unreadable replica records are left alone", "error", problems)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), d.opts.sweepLimit)
-	defer cancel()
-	for _, r := range records {
-		if r.BootID == d.bootID {
-			kin := family{mark: r.Mark, since: r.StartTicks}
-			if start, err := startTime(r.PID); r.PID > 0 && err == nil && start == r.StartTicks {
-				kin.group = r.PID
-			}
-			left, err := kin.members()
-			if err != nil {
-				return err
-			}
-			if err := kin.sweep(ctx); err != nil {
-				// What a device driver holds must not keep the gateway from starting; the next one tries again.
-				d.logger.Error("a replica of an earlier gateway does not end",
-					"model", r.Model, "replica", r.ID, "pid", r.PID, "error", err)
-				continue
-			}
-			if len(left) > 0 {
-				d.logger.Warn("killed a replica of an earlier gateway",
-					"model", r.Model, "replica", r.ID, "pid", r.PID, "processes", len(left))
-			}
-		}
-		if err := d.erase(&r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // erase removes a replica's temporary folder and its record. The log stays.
 func (d *Driver) erase(r *Record) error {
 	var err error
@@ -214,6 +174,19 @@ func (r *Replica) eraseRecord() error {
 func (d *Driver) newRecord(spec *backends.Spec, id uint64) *Record {
 	return &Record{
 		Model: spec.Model, ID: id, State: StateLaunching, SpecHash: spec.Hash(), BootID: d.bootID,
+		Engine: spec.Engine, ServedName: spec.ServedName, Probe: spec.Probe, SecretEnv: secretEnv(spec),
 		Host: d.opts.Host, StartedAt: time.Now().UTC(),
 	}
+}
+
+func secretEnv(spec *backends.Spec) []string {
+	var names []string
+	for _, s := range spec.Secrets {
+		names = append(names, s.Env)
+	}
+	return names
+}
+
+func (r *Replica) recordStopping() error {
+	return r.changeRecord(func(rec *Record) { rec.State = StateStopping })
 }

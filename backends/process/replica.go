@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,6 @@ import (
 type Replica struct {
 	driver *Driver
 	logger *slog.Logger
-	spec   *backends.Spec
 	child  *child
 	out    *output
 	args   []string // its command line; nil if it is not known any more. It holds the API key
@@ -29,6 +29,8 @@ type Replica struct {
 	recording sync.Mutex // serialises writes of the record's file; guards erased
 	erased    bool
 
+	adopted bool // from an earlier gateway
+
 	endpoint    backends.Endpoint // set before Launch returns
 	concurrency atomic.Int64
 
@@ -37,7 +39,15 @@ type Replica struct {
 	cause  *backends.Failure // why it ended; set before exited is closed
 	swept  error             // what could not be cleaned up
 
-	exited chan struct{}
+	exited  chan struct{}
+	watched chan struct{} // closed: watch has returned, at the replica's end or because it was let go
+}
+
+func (d *Driver) newReplica(rec *Record) *Replica {
+	return &Replica{
+		driver: d, record: rec, logger: d.logger.With("model", rec.Model, "replica", rec.ID),
+		exited: make(chan struct{}), watched: make(chan struct{}),
+	}
 }
 
 // Endpoint is how to reach the replica. Valid from the moment that Launch has returned it.
@@ -85,6 +95,10 @@ func (r *Replica) end(ctx context.Context, idle bool, reason *backends.Failure) 
 	if idle {
 		grace = r.driver.opts.IdleGrace
 	}
+	// The next gateway must not take it over, should this one die now.
+	if err := r.recordStopping(); err != nil {
+		r.logger.WarnContext(ctx, "a replica's end is not recorded", "error", err)
+	}
 	problem := r.child.signal(unix.SIGTERM)
 	if problem == nil && r.goneWithin(ctx, grace) {
 		return r.leftover()
@@ -118,7 +132,12 @@ func (r *Replica) leftover() error {
 
 // watch waits for the end and cleans up. It is the only place where a replica ends.
 func (r *Replica) watch() {
+	defer close(r.watched)
 	problem := r.child.wait()
+	if errors.Is(problem, os.ErrDeadlineExceeded) {
+		r.release()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), r.driver.opts.sweepLimit)
 	defer cancel()
 	swept := r.child.kin.sweep(ctx)
@@ -159,7 +178,7 @@ const fullDisk = 64 << 10
 // explain names the cause of an end that nobody here asked for.
 func (r *Replica) explain(status sglang.ExitStatus) *backends.Failure {
 	var f *backends.Failure
-	if lines := r.out.tail(ringLines); r.spec.Engine == backends.EngineSGLang {
+	if lines := r.out.tail(ringLines); r.record.Engine == backends.EngineSGLang {
 		f = sglang.Classify(lines, status, r.args...)
 	} else {
 		f = sglang.ClassifyAny(lines, status)

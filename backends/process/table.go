@@ -23,6 +23,9 @@ const markName = "PILOTLIGHT_REPLICA"
 type family struct {
 	// group is the process group, 0 if it is not known or may have been reused since.
 	group int
+	// found: the group's leader is no child of ours. Its parent reaps it whenever it likes, and its number is free once its group is
+	// empty, too; so the group is killed one by one, each process looked at first.
+	found bool
 	mark  string
 	// since is the start time of the first of them, in ticks since boot; 0 asks all. It spares reading
 	// the environment of everything that is older.
@@ -68,7 +71,7 @@ func (f family) members() ([]member, error) {
 }
 
 func (f family) includes(m member) bool {
-	if f.group != 0 && m.group == f.group {
+	if f.group != 0 && m.group == f.group && (!f.found || m.start >= f.since) {
 		return true
 	}
 	if m.start < f.since || m.dead || m.kernel {
@@ -156,10 +159,7 @@ func (m member) reap() error {
 		return nil
 	}
 	_, err := unix.Wait4(m.pid, nil, unix.WNOHANG, nil)
-	if errors.Is(err, unix.ECHILD) {
-		return nil
-	}
-	return err
+	return ignoreNoChild(err)
 }
 
 // sockets adds the process's open sockets to set, as their descriptors' link targets. It reports false if

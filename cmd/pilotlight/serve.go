@@ -32,7 +32,7 @@ func serveCommand() *cobra.Command {
 
 The file is read again when it changes, and on SIGHUP; only what changed is applied. A file with errors changes nothing.
 The first SIGINT or SIGTERM lets requests in flight end, for at most --drain, and stops the replicas; a second one
-ends at once; replicas that still run are stopped at the next start.
+ends at once; replicas that still run are taken over by the next start.
 
 The access log goes to standard output, everything else to standard error, both as JSON lines.
 
@@ -137,7 +137,7 @@ func shutdown(a *app.App, log *slog.Logger, drain time.Duration, signals <-chan 
 			return err
 		case s := <-signals:
 			if s != syscall.SIGHUP {
-				return errors.New("ended at once by a second signal; replicas that still run are stopped at the next start")
+				return errors.New("ended at once by a second signal; replicas that still run are taken over by the next start")
 			}
 		}
 	}

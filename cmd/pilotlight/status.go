@@ -95,6 +95,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 			} else if r.Addr != "" {
 				line += fmt.Sprintf(", %s, %d of %d places taken", r.Addr, r.InFlight, r.Limit)
 			}
+			if r.Unknown {
+				line += ", requests of the gateway before may be in flight"
+			}
 			fmt.Fprintln(w, line)
 		}
 		if f := m.Failure; f != nil {

@@ -131,11 +131,13 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if a.durations, err = activator.OpenDurations(filepath.Join(c.StateDir, "durations.json"), a.log); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}
-	// After the driver has cleared away what an earlier gateway left on them.
+	// What will not be taken over is gone before GPUs are counted, and what will be holds its own before any is given out.
+	left := a.sortLeftovers(ctx)
 	if err = a.openLedger(ctx); err != nil {
 		return nil, err
 	}
 	undo = append(undo, a.closeLedger)
+	adopted := a.takeOver(ctx, left)
 	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
 
 	keys := o.Keys
@@ -170,7 +172,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	undo = append(undo, func() { a.endTracing() })
 	undo = append(undo, func() { a.closeModels(context.Background()) })
 	for i := range c.Models {
-		if _, err = a.addModel(&c.Models[i]); err != nil {
+		if _, err = a.addModel(&c.Models[i], adopted[c.Models[i].Name]...); err != nil {
 			return nil, err
 		}
 	}
@@ -233,8 +235,8 @@ func (a *App) Retry(name string) bool {
 	return false
 }
 
-// addModel starts a model's activator.
-func (a *App) addModel(c *config.Model) (*model, error) {
+// addModel starts a model's activator, with replicas that an earlier gateway left.
+func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, error) {
 	// Ids name records and logs. A model that was removed and is added again may still have replicas that
 	// drain, and may yet start some for requests that waited: the new ones begin at a distance.
 	const distance = 1000
@@ -245,7 +247,7 @@ func (a *App) addModel(c *config.Model) (*model, error) {
 	act, err := activator.New(activator.Options{
 		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts), SpecHash: c.Spec.Hash(),
 		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
-		FirstID: first,
+		FirstID: first, Adopted: adopted,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Name, err)

@@ -267,6 +267,7 @@ func (l *launcher) placement(ctx context.Context, id uint64) (backends.Placement
 	for _, d := range held.Devices {
 		p.Devices = append(p.Devices, d.ID)
 	}
+	p.Share = held.Share
 	if held.Share == 0 || l.spec.Engine != backends.EngineSGLang {
 		return p, nil
 	}

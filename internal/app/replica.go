@@ -42,6 +42,14 @@ func (i *instance) Stop(ctx context.Context, idle bool) error {
 	return i.replica.Stop(ctx, idle)
 }
 
+// Settle is activator.Settler's. Servers that somebody else runs are not adopted.
+func (i *instance) Settle(ctx context.Context) error {
+	if r, ok := i.replica.(*process.Replica); ok {
+		return r.Settle(ctx)
+	}
+	return nil
+}
+
 // errNoSleep cannot happen: the configuration refuses sleep_after until engines can be put to sleep.
 var errNoSleep = errors.New("BUG: no driver puts replicas to sleep yet")
 

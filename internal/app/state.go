@@ -53,13 +53,15 @@ type ReplicaState struct {
 	State    string    `json:"state"`
 	Since    time.Time `json:"since"`
 	InFlight int       `json:"in_flight"`
-	Limit    int       `json:"limit,omitempty"`
-	Phase    string    `json:"phase,omitempty"`
-	Percent  float64   `json:"percent,omitempty"`
-	ETA      float64   `json:"eta_seconds,omitempty"` // until it is ready; 0: unknown, or it is not on its way
-	Reason   string    `json:"reason,omitempty"`      // why it waits for GPUs
-	Addr     string    `json:"addr,omitempty"`
-	PID      int       `json:"pid,omitempty"`
+	// Unknown: taken over from an earlier gateway, whose requests may be in flight beside.
+	Unknown bool    `json:"unknown,omitempty"`
+	Limit   int     `json:"limit,omitempty"`
+	Phase   string  `json:"phase,omitempty"`
+	Percent float64 `json:"percent,omitempty"`
+	ETA     float64 `json:"eta_seconds,omitempty"` // until it is ready; 0: unknown, or it is not on its way
+	Reason  string  `json:"reason,omitempty"`      // why it waits for GPUs
+	Addr    string  `json:"addr,omitempty"`
+	PID     int     `json:"pid,omitempty"`
 }
 
 // FailureState is a model's last failure, for operators: with the engine's last lines, secrets removed.
@@ -106,7 +108,7 @@ func (m *model) state(id string) ModelState {
 		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions, Preemptions: status.Preemptions,
 	}
 	for _, r := range status.Replicas {
-		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
+		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Unknown: r.Unknown, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
 		if i, ok := r.Instance.(*instance); ok {
 			rs.Addr = i.Endpoint().Addr
 			if p, ok := i.replica.(interface{ PID() int }); ok {

@@ -349,9 +349,14 @@ func TestAKilledHolderGivesItsGPUBack(t *testing.T) {
 	}
 	(<-waiting).wants(t, "two", true)
 	g.consistent(s)
-	// The gateway's own end by SIGKILL leaves an engine on the GPU; the next gateway has it gone before it gives the GPU out.
+	// The gateway's own end by SIGKILL leaves an engine on the GPU, which the next gateway takes over: others have to wait for it.
+	holder := s.model("b").Replicas[0].PID
 	s.Kill()
 	s.Start()
+	if m := s.model("b"); len(m.Replicas) != 1 || m.Replicas[0].PID != holder {
+		t.Errorf("got %+v, want process %d again", m.Replicas, holder)
+	}
+	g.consistent(s)
 	s.ask(t.Context(), "a", "a", "three", false).wants(t, "three", false)
 	g.consistent(s)
 }

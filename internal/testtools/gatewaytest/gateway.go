@@ -117,7 +117,10 @@ func (g *Gateway) find(from int) bool {
 			Admin   string `json:"admin"`
 		}
 		if json.Unmarshal(lines.Bytes(), &l) == nil && l.Msg == "serving" {
-			g.BaseURL, g.AdminURL = l.BaseURL, l.Admin
+			if g.BaseURL != l.BaseURL { // with a fixed port it stays, and clients may read it meanwhile
+				g.BaseURL = l.BaseURL
+			}
+			g.AdminURL = l.Admin
 			return true
 		}
 	}
