@@ -276,6 +276,18 @@ func argsOf(rec *Record) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00"), nil
 }
 
+// Adoptable tells whether the next gateway could take the replica over, if this one left it running.
+func (r *Replica) Adoptable() bool {
+	select {
+	case <-r.exited:
+		return false
+	default:
+	}
+	r.recording.Lock()
+	defer r.recording.Unlock()
+	return r.record.State == StateReady
+}
+
 // letGo ends the watching of a replica that goes on without us, and returns when that has ended.
 func (r *Replica) letGo() error {
 	// The past, which wakes up the wait for its end.

@@ -23,7 +23,7 @@ import (
 const defaultDrain = 5 * time.Minute
 
 func serveCommand() *cobra.Command {
-	var file, level string
+	var file, level, onExit string
 	var drain time.Duration
 	c := &cobra.Command{
 		Use:   "serve -c FILE",
@@ -32,7 +32,8 @@ func serveCommand() *cobra.Command {
 
 The file is read again when it changes, and on SIGHUP; only what changed is applied. A file with errors changes nothing.
 The first SIGINT or SIGTERM lets requests in flight end, for at most --drain, and stops the replicas; a second one
-ends at once; replicas that still run are taken over by the next start.
+ends at once; replicas that still run are taken over by the next start. With --on-exit keep the first signal
+leaves replicas that are ready running, too, and a gateway that is started again takes them over as they are.
 
 The access log goes to standard output, everything else to standard error, both as JSON lines.
 
@@ -42,12 +43,16 @@ Exit status: 0 after an orderly end, 1 when something went wrong, 2 for a wrong 
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", level)}
 			}
-			return serve(c.Context(), file, l, drain, c.OutOrStdout(), c.ErrOrStderr())
+			if onExit != "stop" && onExit != "keep" {
+				return usageError{fmt.Errorf("--on-exit: %q is none of stop, keep", onExit)}
+			}
+			return serve(c.Context(), file, l, drain, onExit == "keep", c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	configFlag(c, &file)
 	c.Flags().StringVar(&level, "log-level", "info", "`LEVEL` of what goes to standard error: debug, info, warn or error")
 	c.Flags().DurationVar(&drain, "drain", defaultDrain, "how long requests in flight may go on at shutdown")
+	c.Flags().StringVar(&onExit, "on-exit", "stop", "`WHAT` becomes of replicas that are ready at shutdown: stop, or keep them for the next gateway")
 	return c
 }
 
@@ -58,7 +63,7 @@ func configFlag(c *cobra.Command, file *string) {
 	}
 }
 
-func serve(ctx context.Context, file string, level slog.Level, drain time.Duration, stdout, stderr io.Writer) error {
+func serve(ctx context.Context, file string, level slog.Level, drain time.Duration, keep bool, stdout, stderr io.Writer) error {
 	from := source()
 	load := func() (*config.Config, error) { return from.Load(file) }
 	c, err := load()
@@ -71,7 +76,7 @@ func serve(ctx context.Context, file string, level slog.Level, drain time.Durati
 	}
 	out := newAccessLog(stdout, log)
 	defer out.close()
-	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: out, Version: versionString()}
+	options := app.Options{Config: c, Load: load, Watch: true, Logger: log, Access: out, KeepReplicas: keep, Version: versionString()}
 	return run(ctx, options, log, drain, func(a *app.App) {
 		log.Info("serving", "base_url", a.BaseURL(), "admin", a.AdminURL(), "models", len(c.Models))
 	})

@@ -72,7 +72,7 @@ func (a *App) takeOver(ctx context.Context, left []process.Record) map[string][]
 					}
 					return
 				}
-				f.Instance = newInstance(ready)
+				f.Instance = newInstance(ready, nil) // addModel knows whether it is to be kept
 			}
 			found[i] = &f
 		})

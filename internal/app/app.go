@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pilotlight/activator"
@@ -33,10 +34,12 @@ type Options struct {
 	// Keys replaces the keys file.
 	Keys gateway.Identifier
 	// SMI finds GPUs; the zero value asks nvidia-smi.
-	SMI     gpu.SMI
-	Logger  *slog.Logger // required
-	Access  io.Writer    // takes the access log, line by line; nil: none
-	Version string
+	SMI    gpu.SMI
+	Logger *slog.Logger // required
+	Access io.Writer    // takes the access log, line by line; nil: none
+	// KeepReplicas leaves replicas that are ready running at Shutdown, for the next gateway with the same state folder.
+	KeepReplicas bool
+	Version      string
 }
 
 // App is a running gateway. Its methods are safe for concurrent use.
@@ -84,6 +87,7 @@ type model struct {
 	created   int64
 	activator *activator.Model
 	starts    *starts
+	keep      *atomic.Bool // its replicas stay when they are to be stopped
 }
 
 // Start binds the listeners and starts everything. What it returns serves until Shutdown.
@@ -243,24 +247,30 @@ func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, e
 	first := a.process.LastID(c.Name) + 1 + distance*a.generation[c.Name]
 	a.generation[c.Name]++
 	starts := &starts{tracing: a.tracing}
+	keep := &atomic.Bool{}
+	for _, f := range adopted {
+		if i, ok := f.Instance.(*instance); ok {
+			i.keep = keep
+		}
+	}
 	a.setTerms(c)
 	act, err := activator.New(activator.Options{
-		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts), SpecHash: c.Spec.Hash(),
+		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts, keep), SpecHash: c.Spec.Hash(),
 		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
 		FirstID: first, Adopted: adopted,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Name, err)
 	}
-	m := &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act, starts: starts}
+	m := &model{name: c.Name, id: c.ModelID, specHash: c.Spec.Hash(), created: time.Now().Unix(), activator: act, starts: starts, keep: keep}
 	a.mu.Lock()
 	a.models[c.Name] = m
 	a.mu.Unlock()
 	return m, nil
 }
 
-func (a *App) launcher(c *config.Model, s *starts) activator.Launcher {
-	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI})
+func (a *App) launcher(c *config.Model, s *starts, keep *atomic.Bool) activator.Launcher {
+	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep})
 }
 
 // publish makes the models of c those that the edge serves.

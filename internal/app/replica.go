@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"pilotlight/activator"
 	"pilotlight/activator/ledger"
@@ -26,10 +27,11 @@ type replica interface {
 type instance struct {
 	replica
 	pool *transport.Pool
+	keep *atomic.Bool // the next gateway shall have it; nil: never
 }
 
-func newInstance(r replica) *instance {
-	return &instance{replica: r, pool: transport.New(transport.Options{Endpoint: r.Endpoint()})}
+func newInstance(r replica, keep *atomic.Bool) *instance {
+	return &instance{replica: r, pool: transport.New(transport.Options{Endpoint: r.Endpoint()}), keep: keep}
 }
 
 // Transport is gateway.Target's.
@@ -37,8 +39,13 @@ func (i *instance) Transport() *transport.Pool { return i.pool }
 
 func (i *instance) Concurrency() int { return i.Endpoint().Concurrency }
 
+// Stop leaves a replica running that the next gateway shall have and can take over: it takes no more requests from here, and those in
+// flight have ended, or are cut with the gateway.
 func (i *instance) Stop(ctx context.Context, idle bool) error {
 	defer i.pool.Close()
+	if r, ok := i.replica.(*process.Replica); ok && i.keep != nil && i.keep.Load() && r.Adoptable() {
+		return nil
+	}
 	return i.replica.Stop(ctx, idle)
 }
 
@@ -65,6 +72,7 @@ type launcher struct {
 	// noDevices is why it is not known which GPUs there are.
 	noDevices error
 	smi       gpu.SMI
+	keep      *atomic.Bool // what is started shall outlive the gateway
 }
 
 func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
@@ -76,7 +84,7 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 		if err != nil {
 			return nil, err
 		}
-		return newInstance(r), nil
+		return newInstance(r, nil), nil
 	}
 	on, err := l.placement(ctx, start.ID)
 	if err != nil {
@@ -86,5 +94,5 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 	if err != nil {
 		return nil, err
 	}
-	return newInstance(r), nil
+	return newInstance(r, l.keep), nil
 }

@@ -12,7 +12,7 @@ import (
 // they are cut, and replicas are still stopped properly. step, if not nil, is told what begins.
 //
 //  1. readiness says no, and waiting requests are refused with advice to try again
-//  2. requests in flight end, replicas drain and stop, connections close
+//  2. requests in flight end, replicas drain and stop (with Options.KeepReplicas, those that are ready are left), connections close
 //  3. the admin listener, the watchers and the files
 func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) error {
 	const steps = 3
@@ -36,7 +36,16 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	a.reloading.Lock() // a reload in progress ends first, and none follows
 	defer a.reloading.Unlock()
 
-	tell(2, "waiting for requests in flight, then stopping replicas")
+	if a.opts.KeepReplicas {
+		a.mu.Lock()
+		for _, m := range a.models { // what leaves the configuration has no next gateway
+			m.keep.Store(true)
+		}
+		a.mu.Unlock()
+		tell(2, "waiting for requests in flight; replicas that are ready stay")
+	} else {
+		tell(2, "waiting for requests in flight, then stopping replicas")
+	}
 	var edge error
 	var wg sync.WaitGroup
 	wg.Go(func() { edge = a.gateway.Shutdown(ctx) })

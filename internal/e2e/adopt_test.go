@@ -341,3 +341,42 @@ func freePort() (int, error) {
 	}
 	return 0, last
 }
+
+// With --on-exit keep, SIGTERM drains and leaves what is ready; what is starting, or was removed, ends. The default ends everything.
+func TestReplicasAreKeptOnExit(t *testing.T) {
+	s := serve(t, config(simModel(t, "m", "", "--sim-itl", "20ms"), simModel(t, "slow", "", "--sim-start", "30s")))
+	s.Stop()
+	s.Args = []string{"--on-exit", "keep"}
+	s.Start()
+	s.ask(t.Context(), "a", "m", "x", false).wants(t, "x", false)
+	pid, _, _ := s.only("m")
+	streamed := make(chan answer, 1)
+	go func() {
+		streamed <- s.send(t.Context(), s.Key("a"), `{"model":"m","stream":true,"max_tokens":50,"messages":[{"role":"user","content":"go on"}]}`, true)
+	}()
+	go s.ask(t.Context(), "a", "slow", "x", false)
+	s.Until(20*time.Second, "a stream and a start are under way", func() bool {
+		slow := s.model("slow")
+		return s.model("m").Replicas[0].InFlight == 1 && len(slow.Replicas) == 1 && slow.Replicas[0].State == "starting" && len(s.Engines()) == 2
+	})
+	s.Stop()
+	if a := <-streamed; a.err != nil || !a.done || a.code != "" {
+		t.Errorf("a stream in flight ended with %v", a)
+	}
+	if left := s.Engines(); len(left) != 1 || left[0] != pid {
+		t.Errorf("engines %v are left, want %d", left, pid)
+	}
+	if r := s.records(); len(r) != 1 || r[0].State != process.StateReady {
+		t.Errorf("got records %+v", r)
+	}
+	s.Args = nil
+	s.Start()
+	s.ask(t.Context(), "a", "m", "y", true).wants(t, "y", true)
+	if now, _, _ := s.only("m"); now != pid || s.model("m").Starts != 0 {
+		t.Errorf("process %d after %d starts, want %d", now, s.model("m").Starts, pid)
+	}
+	s.Stop()
+	if left := s.Engines(); len(left) > 0 {
+		t.Errorf("engines %v are left", left)
+	}
+}

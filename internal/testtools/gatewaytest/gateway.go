@@ -39,6 +39,8 @@ type Gateway struct {
 	// BaseURL ends in /v1; AdminURL has no trailing slash. Both are set by Start, and change with it where the ports do.
 	BaseURL  string
 	AdminURL string
+	// Args are further ones of the next Start.
+	Args []string
 
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -84,7 +86,7 @@ func (g *Gateway) Write(yaml string) {
 func (g *Gateway) Start() {
 	g.t.Helper()
 	began := len(g.Log())
-	g.cmd = exec.Command(testtools.Binary(g.t, "./cmd/pilotlight"), "serve", "-c", g.File, "--drain", drain)
+	g.cmd = exec.Command(testtools.Binary(g.t, "./cmd/pilotlight"), append([]string{"serve", "-c", g.File, "--drain", drain}, g.Args...)...)
 	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
 	if err := g.cmd.Start(); err != nil {
 		g.t.Fatal(err)
