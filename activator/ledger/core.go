@@ -16,9 +16,10 @@ const whole = 1000
 type core struct {
 	devices []device
 	terms   map[string]Terms
-	holds   []*hold // in the order of their grants
-	wants   []*want // in the order of their arrival
-	log     []event // what happened to devices, for Ledger's log; read and cleared by it
+	holds   []*hold          // in the order of their grants
+	wants   []*want          // in the order of their arrival
+	left    map[string]place // of models whose last want was given up, as for a new spec
+	log     []event          // what happened to devices, for Ledger's log; read and cleared by it
 }
 
 // device is a Device and its condition.
@@ -27,6 +28,8 @@ type device struct {
 	condition condition
 	since     time.Time // of the condition
 	baseline  int64     // what is in use although nobody holds it; −1: not measured yet
+	measured  time.Time // when that was last asked
+	looks     bool      // Settling: only to see what others have of it by now
 	problem   string    // Quarantined: what is wrong, in words for clients
 	cause     error     // of the problem, for operators; may be nil
 }
@@ -70,6 +73,11 @@ type want struct {
 	reason string
 }
 
+// place is a place in the queue that was given up.
+type place struct {
+	since, given time.Time
+}
+
 // need is what it takes of each device.
 func (t Terms) need() int {
 	if t.Share > 0 && t.Count == 1 {
@@ -79,7 +87,7 @@ func (t Terms) need() int {
 }
 
 func newCore(devices []Device, now time.Time) core {
-	c := core{terms: map[string]Terms{}}
+	c := core{terms: map[string]Terms{}, left: map[string]place{}}
 	for _, d := range devices {
 		own := device{Device: d, baseline: -1, since: now}
 		if d.Kind != "" {
@@ -104,8 +112,21 @@ func (c *core) reserve(who Replica, now time.Time) bool {
 	if c.holdOf(who) != nil || c.wantOf(who) != nil {
 		panic(fmt.Sprintf("BUG: replica %d of %s reserves devices twice", who.ID, who.Model))
 	}
-	c.wants = append(c.wants, &want{who: who, terms: t, since: now, wanted: now})
+	since := now
+	if p, ok := c.left[who.Model]; ok && now.Sub(p.given) < linger {
+		since = p.since
+	}
+	delete(c.left, who.Model)
+	c.wants = append(c.wants, &want{who: who, terms: t, since: since, wanted: now})
 	return true
+}
+
+// giveUp is cancel for one that may come again at once, with another spec: those who wait for its model keep their place.
+func (c *core) giveUp(who Replica, now time.Time) {
+	if w := c.wantOf(who); w != nil {
+		c.left[who.Model] = place{w.since, now}
+	}
+	c.cancel(who)
 }
 
 func (c *core) cancel(who Replica) {
@@ -127,7 +148,7 @@ func (c *core) release(who Replica, now time.Time) {
 }
 
 func (d *device) become(to condition, now time.Time) {
-	d.condition, d.since, d.problem, d.cause = to, now, "", nil
+	d.condition, d.since, d.problem, d.cause, d.looks = to, now, "", nil, false
 }
 
 // answered is what a replica that was asked to leave has said.
@@ -230,6 +251,9 @@ func (c *core) decide(now time.Time, w watcher) decision {
 			n.reason = "waiting for GPUs: " + c.hopelessReason(n, ahead, now)
 			continue
 		}
+		if p.worst == isFree && c.lookAgain(p.devices, now) {
+			p.worst = isSettling
+		}
 		if p.worst == isFree {
 			c.grant(n, p.devices, now)
 			d.ends = append(d.ends, end{n.who, nil})
@@ -253,6 +277,19 @@ func (c *core) decide(now time.Time, w watcher) decision {
 		}
 	}
 	return d
+}
+
+// lookAgain has devices measured that nobody holds and nobody has measured for a while: another program may have come. False: none
+// needs it.
+func (c *core) lookAgain(devices []int, now time.Time) bool {
+	again := false
+	for _, i := range devices {
+		if d := &c.devices[i]; d.Measured && now.Sub(d.measured) > fresh && len(c.on(i)) == 0 {
+			d.become(Settling, now)
+			d.looks, again = true, true
+		}
+	}
+	return again
 }
 
 // ordered are those who wait, next first.

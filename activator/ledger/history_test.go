@@ -16,7 +16,7 @@ import (
 // TestHistories plays random histories on the core alone, and checks after each step that nothing is given out twice, nothing is
 // taken from who may keep it, and nobody who could be served is passed over for ever.
 func TestHistories(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		if history(t, seed); t.Failed() {
 			t.Fatalf("by seed %d", seed)
 		}
@@ -150,7 +150,7 @@ func TestReserveCanBeLeftAtAnyTime(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		// Whether it was granted or not when it was left: nothing is held, nothing waits.
-		for i := range uint64(200) {
+		for i := range uint64(100) {
 			ctx, cancel := context.WithCancel(t.Context())
 			go cancel()
 			if err := s.ledger.Reserve(ctx, "a", 10+i, none); err == nil {

@@ -178,7 +178,7 @@ func (l *Ledger) Reserve(ctx context.Context, model string, replica uint64, beca
 			l.core.release(who, time.Now())
 		}
 	default:
-		l.core.cancel(who)
+		l.core.giveUp(who, time.Now())
 		delete(l.waiting, who)
 	}
 	l.mu.Unlock()

@@ -14,9 +14,13 @@ const (
 	// firstLimit is how long a device that is in use when the gateway starts may become free: an earlier gateway's
 	// engines have just been killed. After that it is somebody else's, and counts as always in use.
 	firstLimit = 10 * time.Second
+	// fresh is how long a measurement of a device that nobody holds is good for.
+	fresh = 5 * time.Second
 	// slack is what may be in use beyond what is accounted for: a driver's own and another process's context.
 	slack = 1 << 30
 )
+
+const othersUse = "a GPU is used by other programs; its models get the rest"
 
 // event is a change of a device that operators should hear of.
 type event struct {
@@ -39,10 +43,26 @@ func (c *core) unsettled() (settling, quarantined bool) {
 func (c *core) measured(used map[string]int64, err error, began, now time.Time) {
 	for i := range c.devices {
 		d := &c.devices[i]
-		if d.condition == Usable || began.Before(d.since) && d.condition == Settling {
+		if !d.Measured {
+			continue
+		}
+		if d.condition == Usable && len(c.on(i)) > 0 || began.Before(d.since) && d.condition != Quarantined {
 			continue // measured before the last one left
 		}
 		n, ok := used[d.ID]
+		d.measured = now
+		if d.looks || d.condition == Usable { // nothing of ours is to come back; what is in use is others'
+			if ok && n > max(0, d.baseline)+slack {
+				c.log = append(c.log, event{d.Label, othersUse, gib(n) + " in use", slog.LevelWarn})
+			}
+			if ok {
+				d.baseline = n
+			}
+			if d.looks {
+				d.become(Usable, now)
+			}
+			continue
+		}
 		if !ok {
 			c.notBack(d, "its memory in use is unknown", err, now)
 			continue
@@ -59,12 +79,20 @@ func (c *core) measured(used map[string]int64, err error, began, now time.Time) 
 			d.become(Usable, now)
 		case d.baseline < 0 && now.Sub(d.since) >= firstLimit:
 			d.baseline = n
-			c.log = append(c.log, event{d.Label, "a GPU is used by other programs; its models get the rest", gib(n) + " in use", slog.LevelWarn})
+			c.log = append(c.log, event{d.Label, othersUse, gib(n) + " in use", slog.LevelWarn})
 			d.become(Usable, now)
 		default:
 			c.notBack(d, gib(n-allowed)+" more in use than expected", nil, now)
 		}
 	}
+}
+
+// others is what programs of others have of a device, beyond what any driver has.
+func (d *device) others() int64 {
+	if d.baseline <= slack {
+		return 0
+	}
+	return d.baseline
 }
 
 // allowed is what those who hold a device, and others from the beginning, may have in use of it.

@@ -80,13 +80,16 @@ func (c *core) spare(p *plan, group []int, n *want, claimed []int, now time.Time
 }
 
 // nearer compares two ways to clear a device. Of free ones the fuller is taken, so that whole ones stay for those who need them;
-// of others the one that moves less.
+// of others the one that moves less; and before all that one whose memory no other program has.
 func (c *core) nearer(a, b plan) bool {
 	switch {
 	case a.worst != b.worst:
 		return a.worst < b.worst
 	case a.cost != b.cost:
 		return a.cost < b.cost
+	}
+	if x, y := c.devices[a.devices[0]].others(), c.devices[b.devices[0]].others(); x != y {
+		return x < y
 	}
 	if x, y := shares(a.victims), shares(b.victims); x != y {
 		return x < y
@@ -185,7 +188,9 @@ func (c *core) reason(n *want, p plan, now time.Time) string {
 		return text
 	}
 	for _, i := range p.devices {
-		if d := &c.devices[i]; d.condition == Settling {
+		if d := &c.devices[i]; d.condition == Settling && d.looks {
+			return "looking at the memory of " + d.Label
+		} else if d.condition == Settling {
 			parts = append(parts, d.Label)
 		}
 	}

@@ -8,6 +8,16 @@ import (
 	"pilotlight/activator"
 )
 
+// measure makes all devices such as can be measured, with so many GiB in use.
+func (s *stage) measure(gibs ...int64) {
+	used := map[string]int64{}
+	for i, n := range gibs {
+		s.core.devices[i].Measured = true
+		used[s.core.devices[i].ID] = n << 30
+	}
+	s.core.measured(used, nil, s.now, s.now)
+}
+
 // One of two idle replicas was asked to leave although a device was free but for its memory, which takes half a second.
 func TestNobodyLeavesForADeviceThatSettles(t *testing.T) {
 	for name, look := range map[string]func(*look){
@@ -16,9 +26,7 @@ func TestNobodyLeavesForADeviceThatSettles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := onStage(t, "", "")
-			for i := range s.core.devices {
-				s.core.devices[i].Measured = true
-			}
+			s.measure(0, 0)
 			for _, m := range []string{"a", "b", "c"} {
 				s.terms(m, one(""))
 			}
@@ -29,7 +37,7 @@ func TestNobodyLeavesForADeviceThatSettles(t *testing.T) {
 			c := s.wants("c", 1)
 			s.does()
 			s.says(c, "the memory of  1 is not back yet")
-			s.core.measured(map[string]int64{"0": 0, "1": 0}, nil, s.now, s.now)
+			s.measure(0, 0)
 			s.does("grant c1")
 		})
 	}
@@ -160,7 +168,7 @@ func TestModelsThatAlwaysRun(t *testing.T) {
 // Clients read reasons, and nvidia-smi's words hold paths.
 func TestReasonsHoldNoWordsOfPrograms(t *testing.T) {
 	s := onStage(t, "H200")
-	s.core.devices[0].Measured = true
+	s.measure(0)
 	s.terms("a", one(""))
 	a := s.has("a", 1)
 	s.gone(a)
@@ -234,4 +242,56 @@ func TestDevicesThatAreTooSmallAreNotTaken(t *testing.T) {
 	if want := "asks for 1 GPU with 160.0 GiB at least for its weights, and this machine has 1 L4 of 24.0 GiB and 1 H200 of 80.0 GiB"; len(d.ends) != 1 || d.ends[0].err.Error() != want {
 		t.Errorf("got %+v, want %s", d.ends, want)
 	}
+}
+
+// A device that nobody has held for an hour may have become somebody else's.
+func TestWhatOthersHaveIsSeenBeforeAStart(t *testing.T) {
+	s := onStage(t, "", "")
+	s.measure(0, 0)
+	s.terms("a", one(""))
+	s.pass(time.Hour)
+	a := s.wants("a", 1)
+	s.does()
+	s.says(a, "looking at the memory of  0")
+	s.core.measured(map[string]int64{"0": 60 << 30, "1": 3 << 20}, nil, s.now, s.now)
+	s.does("grant a1")
+	if p, _ := s.core.placement(a); p.Devices[0].ID != "1" {
+		t.Errorf("it is on %v", p.Devices)
+	}
+	// The rest of a device is better than nothing; and what cannot be measured is no worse than before.
+	s.terms("b", one(""))
+	s.pass(time.Hour)
+	s.wants("b", 1)
+	s.does()
+	s.core.measured(nil, errors.New("nvidia-smi hangs"), s.now, s.now.Add(time.Second))
+	s.pass(time.Second)
+	s.does("grant b1")
+	if n := len(s.core.log); n != 1 || s.core.log[0].message != othersUse {
+		t.Errorf("the log has %+v", s.core.log)
+	}
+}
+
+// A reload that changed a model's spec sent those who waited for it to the end of the queue.
+func TestANewSpecKeepsThePlace(t *testing.T) {
+	s := onStage(t, "")
+	for _, m := range []string{"a", "b", "c"} {
+		s.terms(m, one(""))
+	}
+	a := s.has("a", 1)
+	b := s.wants("b", 1)
+	s.pass(time.Second)
+	s.wants("c", 1)
+	s.pass(time.Second)
+	s.core.giveUp(b, s.now)
+	s.core.giveUp(b, s.now) // which is not there any more
+	s.wants("b", 2)
+	s.gone(a)
+	s.does("grant b2")
+	s.gone(Replica{"b", 2})
+	s.core.giveUp(Replica{"c", 1}, s.now)
+	s.pass(linger)
+	s.wants("b", 3)
+	s.pass(time.Second)
+	s.wants("c", 2) // a minute is too long
+	s.does("grant b3")
 }
