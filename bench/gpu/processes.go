@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,6 +53,15 @@ func children(pid int) map[int]string {
 			out[child] = strings.TrimSpace(strings.ReplaceAll(string(title), "\x00", " "))
 		}
 	})
+	return out
+}
+
+// descendants are the processes that pid has started, and those have, by their titles.
+func descendants(pid int) map[int]string {
+	out := children(pid)
+	for child := range maps.Clone(out) {
+		maps.Copy(out, descendants(child))
+	}
 	return out
 }
 

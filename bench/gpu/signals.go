@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -116,7 +117,7 @@ func (p *play) killed(ctx context.Context, choose func(engine) (pid int, title s
 	return err
 }
 
-// killGateway kills the gateway while a stream runs, starts it again and asks: there must be an answer, and no second engine.
+// killGateway kills the gateway while a stream runs, starts it again and asks: the engine that ran must answer, and be the only one.
 func killGateway(ctx context.Context, p *play) error {
 	s, err := p.streaming(ctx, "small")
 	if err != nil {
@@ -153,15 +154,16 @@ func killGateway(ctx context.Context, p *play) error {
 	if err != nil {
 		return err
 	}
-	if after.PID == before.PID {
-		p.note("the engine was kept")
-	} else {
-		p.note("the engine was replaced")
-		if alive(before.PID) && slices.Contains(p.gateway.processes(), before.PID) {
-			return fmt.Errorf("the engine %d of the gateway before lives beside %d", before.PID, after.PID)
+	if after.PID != before.PID {
+		return fmt.Errorf("the engine %d was not taken over: %d answers", before.PID, after.PID)
+	}
+	all := append(slices.Collect(maps.Keys(descendants(before.PID))), before.PID)
+	for _, pid := range p.gateway.processes() {
+		if !slices.Contains(all, pid) {
+			err = errors.Join(err, fmt.Errorf("process %d is none of the engine that was taken over", pid))
 		}
 	}
-	return nil
+	return err
 }
 
 // terminate ends the gateway in order while a stream runs, which must come to its end.
