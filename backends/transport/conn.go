@@ -19,8 +19,8 @@ import (
 const (
 	// readBufferSize also limits the head of a response.
 	readBufferSize = 8 << 10
-	// writeBufferSize is the largest request that is copied into one write; the body of a larger one goes out from where it lies.
-	writeBufferSize = 16 << 10
+	// wholeBody is the largest body that is copied behind its head into one write; a larger one goes out from where it lies.
+	wholeBody = 8 << 10
 )
 
 var (
@@ -207,21 +207,16 @@ func (c *conn) schedule(p *Pool, req *Request) bool {
 		return false
 	}
 	size := req.bodyLen()
-	if size > writeBufferSize-readBufferSize {
+	if size > wholeBody {
 		return false
 	}
-	buffer, _ := writers.Get().(*[]byte)
-	w := req.appendHead((*buffer)[:0], p, size)
-	for _, part := range req.Body {
-		w = append(w, part...)
-	}
-	*buffer = w
-	c.outgoing, c.unsent, c.stale = buffer, w, false
+	buffer := whole(p, req, size)
+	c.outgoing, c.unsent, c.stale = buffer, *buffer, false
 	return true
 }
 
 func keepWriter(buffer *[]byte) {
-	if cap(*buffer) <= writeBufferSize+readBufferSize {
+	if cap(*buffer) <= 3*wholeBody {
 		writers.Put(buffer)
 	}
 }
@@ -292,27 +287,35 @@ func (c *conn) peek(fd uintptr) {
 	}
 }
 
+// whole is a request in one piece, in a buffer for keepWriter.
+func whole(p *Pool, req *Request, size int) *[]byte {
+	buffer, _ := writers.Get().(*[]byte)
+	w := req.appendHead((*buffer)[:0], p, size)
+	for _, part := range req.Body {
+		w = append(w, part...)
+	}
+	*buffer = w
+	return buffer
+}
+
 // send writes a request in one piece, or a large one's body from where it lies.
 func (c *conn) send(p *Pool, req *Request, now time.Time) error {
 	if err := c.armWrite(now); err != nil {
 		return err
 	}
-	buffer, _ := writers.Get().(*[]byte)
-	defer keepWriter(buffer)
 	size := req.bodyLen()
-	w := req.appendHead((*buffer)[:0], p, size)
-	if len(w)+size > writeBufferSize {
-		*buffer = w
-		pieces := make(net.Buffers, 0, 1+len(req.Body))
-		pieces = append(append(pieces, w), req.Body...)
-		_, err := pieces.WriteTo(c.Conn)
+	if size <= wholeBody {
+		buffer := whole(p, req, size)
+		defer keepWriter(buffer)
+		_, err := c.Conn.Write(*buffer)
 		return err
 	}
-	for _, part := range req.Body {
-		w = append(w, part...)
-	}
-	*buffer = w
-	_, err := c.Conn.Write(w)
+	buffer, _ := writers.Get().(*[]byte)
+	defer keepWriter(buffer)
+	*buffer = req.appendHead((*buffer)[:0], p, size)
+	pieces := make(net.Buffers, 0, 1+len(req.Body))
+	pieces = append(append(pieces, *buffer), req.Body...)
+	_, err := pieces.WriteTo(c.Conn)
 	return err
 }
 
