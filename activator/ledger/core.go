@@ -335,6 +335,9 @@ func (c *core) adopt(who Replica, ids []string, share int, now time.Time) error 
 		slices.Sort(h.devices)
 		c.holds = append(c.holds, h)
 	}
+	for _, i := range h.devices { // what is in use is its own, and has to come back
+		c.devices[i].baseline = max(0, c.devices[i].baseline)
+	}
 	return nil
 }
 

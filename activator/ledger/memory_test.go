@@ -138,3 +138,26 @@ func TestAnOldMeasurementDoesNotCount(t *testing.T) {
 		t.Errorf("it is %v", c.devices[0].condition)
 	}
 }
+
+// The memory of a replica that was taken over counted as another program's ten seconds after its end.
+func TestWhatAnAdoptedReplicaHadMustComeBack(t *testing.T) {
+	c := newCore([]Device{{ID: "0", Label: "0", Measured: true, Memory: deviceMemory}}, noon)
+	who := Replica{"a", 1}
+	if err := c.adopt(who, []string{"0"}, 0, noon); err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]int64{"0": 70 << 30}
+	c.measured(used, nil, noon, noon)
+	if c.devices[0].condition != Usable {
+		t.Errorf("held by what was taken over it is %v", c.devices[0].condition)
+	}
+	c.release(who, noon)
+	for after, want := range map[time.Duration]condition{firstLimit: Settling, settleLimit: Quarantined} {
+		c := c
+		c.devices = append([]device(nil), c.devices...)
+		c.measured(used, nil, noon.Add(after), noon.Add(after))
+		if c.devices[0].condition != want {
+			t.Errorf("%v after its end it is %v, want %v", after, c.devices[0].condition, want)
+		}
+	}
+}

@@ -59,6 +59,19 @@ func TestWeightsAreHeldAgainstTheGPUsFound(t *testing.T) {
 	}
 }
 
+// Without account two engines would start on one GPU.
+func TestNothingStartsOnGPUsThatCouldNotBeFound(t *testing.T) {
+	l := &launcher{noDevices: errors.New("nvidia-smi has not answered for 15s")}
+	if _, err := l.placement(t.Context(), 1); err != nil {
+		t.Errorf("a model without GPUs: %v", err)
+	}
+	l.spec.Devices.Count = 1
+	var f *backends.Failure
+	if _, err := l.placement(t.Context(), 1); !errors.As(err, &f) || f.Permanent || f.Class != backends.ClassDriver {
+		t.Errorf("a model with one: %v", err)
+	}
+}
+
 // fakeSMI answers with these lines for devices.
 func fakeSMI(t *testing.T, lines ...string) gpu.SMI {
 	t.Helper()
