@@ -103,6 +103,10 @@ func (m *machine) endIdle(now moment) {
 		case Ready:
 			m.observe(s)
 		case Asleep:
+			if due := s.idleSince + m.config.ScaledownAfter; due > now {
+				s.check = due
+				continue
+			}
 			m.counters.Evictions++
 			m.stop(s, true, now, "idle")
 		}
@@ -199,7 +203,7 @@ func (m *machine) activate(now moment) {
 	for i := range m.slots {
 		s := &m.slots[i]
 		if missing > 0 && m.alive(s) && s.state == Asleep && s.work == workNone {
-			s.work, s.phase = workWake, "waking"
+			s.work, s.phase, s.movedAt = workWake, phaseWaking, now
 			s.check = 0
 			m.emit(effect{kind: effWake, id: s.id})
 			missing--
@@ -234,7 +238,7 @@ func (m *machine) dispatch() {
 
 // sleeps: idle replicas go to sleep before they go altogether.
 func (m *machine) sleeps() bool {
-	return m.config.SleepAfter > 0 && m.config.SleepAfter < m.config.ScaledownAfter
+	return m.config.SleepAfter > 0 && m.config.SleepAfter < m.config.ScaledownAfter && m.sleepless < sleepTries
 }
 
 // idleAfter is how long a replica stays Ready without a request.

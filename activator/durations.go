@@ -42,6 +42,8 @@ type specStarts struct {
 	Spec   string        `json:"spec"`
 	Kin    string        `json:"kin,omitempty"`
 	Starts []StartRecord `json:"starts"`
+	// Wakes are how long sleepers took to wake up, oldest first.
+	Wakes []time.Duration `json:"wakes_ns,omitempty"`
 }
 
 // Subject is what start times are learned of.
@@ -110,6 +112,7 @@ func OpenDurations(path string, log *slog.Logger) (*Durations, error) {
 			for _, r := range s.Starts {
 				d.addLocked(Subject{Model: model, Spec: s.Spec, Kin: s.Kin}, r)
 			}
+			d.addWakesLocked(model, s.Spec, s.Wakes...)
 		}
 	}
 	return d, nil
@@ -120,6 +123,11 @@ func (d *Durations) Record(of Subject, r StartRecord) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addLocked(of, r)
+	d.saveLocked()
+}
+
+// saveLocked has the file written.
+func (d *Durations) saveLocked() {
 	d.dirty = true
 	if d.path != "" && !d.writing {
 		d.writing = true

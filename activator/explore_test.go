@@ -218,6 +218,30 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
 		},
 		{
+			name: "sleep goes wrong", tenants: []string{"a", "a", "a"}, budget: budget{sleepFail: 2, wakeFail: 2, retry: 1},
+			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
+			name: "two sleepers", tenants: []string{"a", "a"}, budget: budget{scale: 2, wakeFail: 1}, scaleTo: 2,
+			config: with(exploreConfig(2, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
+			name: "sleep and update", tenants: []string{"a", "a"}, budget: budget{update: 1, sleepFail: 1, wakeFail: 1, crash: 1},
+			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
+			name: "sleep and yield", tenants: []string{"a", "a"}, budget: budget{yield: 1, preempt: 1, deny: 1, wakeFail: 1}, ledger: true, unwanted: true,
+			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
+			name: "unload of a sleeper", tenants: []string{"a", "a"}, budget: budget{unload: 1, cancel: 1, sleepFail: 1, wakeFail: 1}, mayFail: true,
+			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
+			name: "adopt and sleep", tenants: []string{"a", "a"}, budget: budget{adopt: 1, crash: 1, sleepFail: 1},
+			config: with(exploreConfig(1, 2), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
 			name: "sleep and preemption", tenants: []string{"a", "a"}, budget: budget{preempt: 2}, ledger: true,
 			config: with(exploreConfig(2, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
 		},
@@ -261,14 +285,14 @@ func scenarios() []*scenario {
 func (c *Counters) raise(o Counters) {
 	for _, p := range [...]struct{ to, from *uint64 }{
 		{&c.Starts, &o.Starts}, {&c.StartFailures, &o.StartFailures}, {&c.Crashes, &o.Crashes}, {&c.Evictions, &o.Evictions},
-		{&c.Sleeps, &o.Sleeps}, {&c.Wakes, &o.Wakes}, {&c.Preemptions, &o.Preemptions}, {&c.Revoked, &o.Revoked}, {&c.Ignored, &o.Ignored},
+		{&c.Sleeps, &o.Sleeps}, {&c.BadSleeps, &o.BadSleeps}, {&c.Wakes, &o.Wakes}, {&c.Preemptions, &o.Preemptions}, {&c.Revoked, &o.Revoked}, {&c.Ignored, &o.Ignored},
 	} {
 		*p.to = max(*p.to, *p.from)
 	}
 }
 
 // TestExplore closes the state space of every scenario: whatever the order of steps, the invariants
-// (I1 to I12 in world_test.go and world_actions_test.go) hold, and every request is served or told why not. Under the race
+// (I1 to I13 in world_test.go and world_actions_test.go) hold, and every request is served or told why not. Under the race
 // detector, which has nothing to find in one goroutine and makes this ten times slower, each scenario ends
 // at raceWorlds worlds; being breadth first, these are all the short interleavings.
 func TestExplore(t *testing.T) {
@@ -298,7 +322,7 @@ func TestExplore(t *testing.T) {
 	// What never happened was not tested.
 	for name, n := range map[string]uint64{
 		"starts": seen.Starts, "failed starts": seen.StartFailures, "crashes": seen.Crashes, "evictions": seen.Evictions, "revoked evictions": seen.Revoked,
-		"sleeps": seen.Sleeps, "wakes": seen.Wakes, "preemptions": seen.Preemptions,
+		"sleeps": seen.Sleeps, "bad sleeps": seen.BadSleeps, "wakes": seen.Wakes, "preemptions": seen.Preemptions,
 	} {
 		if n == 0 {
 			t.Errorf("no scenario had %s", name)

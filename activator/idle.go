@@ -52,13 +52,14 @@ func (m *machine) onFenced(s *slot, e event, now moment) bool {
 	}
 	if m.sleeps() && now < s.idleSince+m.config.ScaledownAfter {
 		m.counters.Sleeps++
+		m.failure.count = 0 // a replica that lived to be idle was no failure
 		m.become(s, Asleep, now, "idle")
-		s.work = workSleep
+		s.work, s.phase, s.movedAt = workSleep, phaseFalling, now
 		m.emit(effect{kind: effSleep, id: s.id})
 		return true
 	}
 	m.counters.Evictions++
-	m.failure.count = 0 // a replica that lived to be idle was no failure
+	m.failure.count = 0
 	m.stop(s, true, now, "idle")
 	return true
 }
@@ -98,11 +99,12 @@ func (m *machine) onSlept(s *slot, e event, now moment) bool {
 	if s.work != workSleep {
 		return false
 	}
-	s.work = workNone
+	s.work, s.phase = workNone, ""
 	switch {
 	case s.state == Failed: // exited meanwhile
 		m.sweep(s, true)
 	case e.err != nil:
+		m.sleptBadly(s)
 		m.stopFor(s, true, now, "sleep failed", e.err)
 	default:
 		s.check = s.idleSince + m.config.ScaledownAfter
@@ -119,14 +121,30 @@ func (m *machine) onWoken(s *slot, e event, now moment) bool {
 	case s.state == Failed:
 		m.sweep(s, true)
 	case e.err != nil:
+		m.sleptBadly(s)
 		m.stopFor(s, true, now, "wake failed", e.err)
 	case m.mustLeave(s):
 		m.stop(s, true, now, "leaving")
 	default:
 		m.counters.Wakes++
+		m.sleepless = 0
 		m.opened(s, now, "woken")
 	}
 	return true
+}
+
+// Phases of a replica that is Asleep, while it is on the way into or out of that.
+const (
+	phaseFalling = "falling asleep"
+	phaseWaking  = "waking"
+)
+
+// sleptBadly counts what speaks against putting this model to sleep: a sleep or a wake that failed, or a death in between.
+func (m *machine) sleptBadly(s *slot) {
+	m.counters.BadSleeps++
+	if s.spec == m.spec {
+		m.sleepless = min(m.sleepless+1, sleepTries)
+	}
 }
 
 func (m *machine) onSettled(s *slot, now moment) bool {

@@ -12,6 +12,9 @@ const (
 	// one the replica counts as gone: a slot that is blocked for ever would be worse.
 	stopTries = 3
 	stopPause = time.Second
+	// sleepTries is how often in a row falling asleep or waking up may go wrong until the model is not put to sleep any more: each
+	// time costs a stop and a cold start, and what went wrong twice is the engine's way. A new spec or a Retry forgets it.
+	sleepTries = 2
 )
 
 // machine decides for one model. It does no I/O, reads no clock and starts no goroutine; step is all there is.
@@ -25,10 +28,11 @@ type machine struct {
 	nextID     uint64
 	scale      int
 
-	failure failure
-	leaving leaving
-	leaveBy moment // while leaving: when patience ends
-	final   bool   // leaving, and nobody is left to be served first
+	failure   failure
+	sleepless uint8 // sleeps and wakes that went wrong in a row, up to sleepTries
+	leaving   leaving
+	leaveBy   moment // while leaving: when patience ends
+	final     bool   // leaving, and nobody is left to be served first
 
 	asking  bool // a grant was tried and its result is not in
 	blocked bool // the last grant found no room; a poke or one more replica ends that
@@ -59,6 +63,7 @@ type slot struct {
 	check     moment // Ready, Asleep: when to see whether it idles; Stopping: when to try again
 	drainBy   moment // Draining: when to stop it all the same; 0: never
 	idleSince moment // Asleep: since when nobody used it
+	movedAt   moment // Asleep: when it began to fall asleep or to wake up, whichever came last
 
 	limit     int // the engine's own; 0: not known
 	tries     uint8
@@ -163,11 +168,11 @@ func (m *machine) handle(e event, now moment) {
 	case evPoke:
 		m.onPoke()
 	case evUpdate:
-		m.onUpdate(e.change)
+		m.onUpdate(e.change, now)
 	case evScale:
 		m.scale = max(0, e.n)
 	case evRetry:
-		m.failure = failure{}
+		m.failure, m.sleepless = failure{}, 0
 	case evPreempt:
 		m.onPreempt(e, now)
 	case evAdopt:
@@ -273,6 +278,7 @@ func (m *machine) becomeFor(s *slot, to State, now moment, reason string, err er
 	}
 	s.state, s.since = to, now
 	s.check, s.drainBy, s.watched = 0, 0, false
+	s.phase, s.percent = "", 0
 	if to == Ready {
 		m.blocked = false
 		m.emit(effect{kind: effPublish})

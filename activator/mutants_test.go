@@ -192,6 +192,59 @@ var mutants = []struct {
 			s.work = workNone
 		}
 	})}, ""},
+	{mutant{name: "a failed sleep counts as one", scenario: "sleep goes wrong", event: func(_ *world, e *event) bool {
+		if e.kind == evSlept {
+			e.err = nil
+		}
+		return true
+	}}, "wake"},
+	{mutant{name: "a failed wake counts as one", scenario: "sleep goes wrong", event: func(_ *world, e *event) bool {
+		if e.kind == evWoken {
+			e.err = nil
+		}
+		return true
+	}}, "I1"},
+	{mutant{name: "a sleeper is put to sleep", scenario: "sleep", after: func(w *world, e event) {
+		for i := range w.core.slots {
+			if s := &w.core.slots[i]; e.kind == evSlept && s.state == Asleep && s.work == workNone {
+				s.work = workSleep
+				w.effs = append(w.effs, effect{kind: effSleep, id: s.id})
+			}
+		}
+	}}, "sleep"},
+	{mutant{name: "who falls asleep is woken at once", scenario: "sleep", after: func(w *world, e event) {
+		for i := range w.core.slots {
+			if s := &w.core.slots[i]; e.kind == evArrive && s.work == workSleep {
+				s.work = workWake
+				w.effs = append(w.effs, effect{kind: effWake, id: s.id})
+			}
+		}
+	}}, ""},
+	{mutant{name: "who is awake is woken", scenario: "two sleepers", after: func(w *world, e event) {
+		for i := range w.core.slots {
+			if s := &w.core.slots[i]; e.kind == evScale && s.state == Ready {
+				w.effs = append(w.effs, effect{kind: effWake, id: s.id})
+			}
+		}
+	}}, "wake"},
+	{mutant{name: "a waking replica is open already", scenario: "sleep", effect: func(w *world, f effect) []effect {
+		if f.kind == effWake {
+			return []effect{f, {kind: effOpen, id: f.id, idle: true}}
+		}
+		return []effect{f}
+	}}, "I1"},
+	{mutant{name: "falling asleep closes nothing", scenario: "sleep", ignoresFence: true}, "I1"},
+	{mutant{name: "nobody is woken", scenario: "sleep", effect: dropping(effWake)}, ""},
+	{mutant{name: "the end of a sleep is not told", scenario: "sleep", event: losing(evSlept)}, ""},
+	{mutant{name: "the end of a wake is not told", scenario: "two sleepers", event: losing(evWoken)}, ""},
+	{mutant{name: "bad sleeps are forgotten", scenario: "sleep goes wrong", after: func(w *world, _ event) { w.core.sleepless = 0 }}, "I13"},
+	{mutant{name: "a bad wake turns waiters away", scenario: "sleep goes wrong", after: func(w *world, e event) {
+		if e.kind == evWoken && e.err != nil && w.core.queue.len() > 0 {
+			w.core.giveUpAll()
+			w.effs = append(w.effs, w.core.out[len(w.core.out)-1])
+		}
+	}}, ""},
+	{mutant{name: "a sleeper's check is stale", scenario: "unload of a sleeper", after: tampering(evWoken, func(_ *world, s *slot) { s.check = 0 })}, "I8"},
 	{mutant{name: "more replicas than allowed", scenario: "update", after: func(w *world, e event) {
 		if e.kind == evUpdate {
 			w.core.config.Max = 2

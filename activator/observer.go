@@ -3,12 +3,13 @@ package activator
 import "time"
 
 // Observer hears what happens, for metrics and timelines. Nil funcs are skipped. They are called by the owner
-// (Transition, ColdStart) or by whoever ends a wait (Wait), so they must be quick, must not block and must
+// (Transition, ColdStart, Sleep) or by whoever ends a wait (Wait), so they must be quick, must not block and must
 // not call back into the Model; Wait must be safe for concurrent use.
 type Observer struct {
 	Transition func(Transition)
 	ColdStart  func(ColdStart)
 	Wait       func(Wait)
+	Sleep      func(Sleep)
 }
 
 // Transition is one change of a replica's state.
@@ -29,6 +30,15 @@ type ColdStart struct {
 	Replica  uint64
 	Duration time.Duration
 	Err      error // nil: ready
+}
+
+// Sleep is a replica that has fallen asleep or woken up, or has failed to.
+type Sleep struct {
+	Model    string
+	Replica  uint64
+	Wake     bool // false: it was to fall asleep
+	Duration time.Duration
+	Err      error // nil: it went well
 }
 
 // Outcome is how a wait in the queue ended.

@@ -109,6 +109,8 @@ func (o *owner) prepare(e *event) {
 		if g := o.gates[e.id]; g != nil {
 			e.ok = g.lastActivity.Load() != 0
 		}
+	case evSlept, evWoken:
+		o.noteSleep(e)
 	case evProgress:
 		if s := o.starts[e.id]; s != nil {
 			e.phase, e.percent = s.read()
@@ -254,9 +256,9 @@ func (o *owner) begin(f effect, now moment) {
 			run.cancel()
 		}
 	case effSleep:
-		o.wg.Go(func() { m.mail.send(event{kind: evSlept, id: f.id, err: instance.Sleep(o.detached)}) })
+		o.bounded(evSlept, f.id, instance.Sleep)
 	case effWake:
-		o.wg.Go(func() { m.mail.send(event{kind: evWoken, id: f.id, err: instance.Wake(o.detached)}) })
+		o.bounded(evWoken, f.id, instance.Wake)
 	case effStop:
 		o.wg.Go(func() {
 			err := instance.Stop(o.detached, f.idle)

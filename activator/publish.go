@@ -17,7 +17,7 @@ func (o *owner) publish() {
 	}
 	o.changed = false
 	c := &o.core
-	v := &view{live: c.live(), failure: c.failure, counters: c.counters}
+	v := &view{live: c.live(), failure: c.failure, sleepless: c.sleepless >= sleepTries, counters: c.counters}
 	if c.leaving != staying {
 		v.leaving = c.leavingError()
 	}
@@ -61,6 +61,9 @@ var rank = [...]int{Cold: 0, Stopping: 1, Draining: 2, Failed: 3, Asleep: 4, Sta
 // forecast is the estimate of a slot's start; empty if none is in progress, or nothing is known.
 func (o *owner) forecast(s *slot) etaView {
 	m := o.model
+	if s.state == Asleep {
+		return o.wakeETA(s)
+	}
 	run := o.starts[s.id]
 	if m.durations == nil || s.state != Starting || run == nil || s.work == workReserve { // nobody knows how long others keep their devices
 		return etaView{}
@@ -81,13 +84,38 @@ func (o *owner) eta(v *view, now moment) etaView {
 	}
 	var best etaView
 	for i := range v.replicas {
-		if e := v.replicas[i].eta; e.forecast != nil && (best.forecast == nil || e.left(now) < best.left(now)) {
+		if e := v.replicas[i].eta; e.known() && (!best.known() || e.left(now) < best.left(now)) {
 			best = e
 		}
 	}
-	if best.forecast != nil {
+	if best.known() {
 		return best
+	}
+	if o.core.sleeper() {
+		return etaView{} // a wake that was never seen, and is much shorter than a start
 	}
 	whole, _ := m.durations.Estimate(o.subject)
 	return etaView{whole: whole, notBefore: o.core.failure.retryAt}
+}
+
+// wakeETA estimates when a sleeper serves: the rest of its wake, or a whole one if that has not begun.
+func (o *owner) wakeETA(s *slot) etaView {
+	if o.model.durations == nil || !o.core.alive(s) {
+		return etaView{}
+	}
+	e := etaView{whole: o.model.durations.EstimateWake(o.subject)}
+	if s.work == workWake {
+		e.wakes = s.movedAt
+	}
+	return e
+}
+
+// sleeper tells whether a replica sleeps that requests would wake.
+func (m *machine) sleeper() bool {
+	for i := range m.slots {
+		if s := &m.slots[i]; s.state == Asleep && m.alive(s) {
+			return true
+		}
+	}
+	return false
 }

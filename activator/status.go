@@ -18,6 +18,9 @@ type Status struct {
 	LastFailure *FailureStatus
 	// Leaving is set while the model is being unloaded or shut down.
 	Leaving bool
+	// Sleepless: sleeping went wrong so often that idle replicas stay awake until Config.ScaledownAfter; a new spec or a
+	// Retry ends that.
+	Sleepless bool
 	Counters
 }
 
@@ -58,7 +61,9 @@ type FailureStatus struct {
 type Counters struct {
 	Starts, StartFailures, Crashes uint64
 	Evictions, Sleeps, Wakes       uint64
-	Preemptions                    uint64
+	// BadSleeps went wrong: falling asleep, waking up, or a death in between. Each ended in a stop.
+	BadSleeps   uint64
+	Preemptions uint64
 	// Revoked evictions: a request came between the decision and the fence.
 	Revoked uint64
 	// Ignored events made no sense in the state they met.
@@ -67,33 +72,37 @@ type Counters struct {
 
 // view is what the owner publishes for everyone else. Immutable.
 type view struct {
-	state    State
-	replicas []replicaView
-	phase    string
-	percent  float64
-	reason   string
-	eta      etaView
-	failure  failure
-	live     bool  // some replica serves, or may soon
-	leaving  error // why new requests are refused: ErrUnloaded, ErrShuttingDown
-	counters Counters
+	state     State
+	replicas  []replicaView
+	phase     string
+	percent   float64
+	reason    string
+	eta       etaView
+	failure   failure
+	sleepless bool  // Status.Sleepless
+	live      bool  // some replica serves, or may soon
+	leaving   error // why new requests are refused: ErrUnloaded, ErrShuttingDown
+	counters  Counters
 }
 
 type replicaView struct {
 	ReplicaStatus
 	since moment
 	gate  *replica // nil unless it has been entered
-	eta   etaView  // of a start
+	eta   etaView  // of a start or wake
 }
 
-// etaView is an estimate that ages by itself: of one start in progress, or of a whole one that has not begun, which does not age but
-// waits for the end of the backoff.
+// etaView is an estimate that ages by itself: of one start or wake in progress, or of a whole one that has not begun, which does not
+// age but waits for the end of the backoff.
 type etaView struct {
 	start     *startRun // in progress; nil: none is
 	forecast  *forecast // of start
 	whole     time.Duration
+	wakes     moment // when the wake began that whole is of; 0: none is in progress
 	notBefore moment
 }
+
+func (e etaView) known() bool { return e.forecast != nil || e.whole > 0 }
 
 // overdue is what is said of a start that takes longer than learned: soon, but never now.
 const overdue = time.Second
@@ -103,6 +112,8 @@ func (e etaView) left(now moment) time.Duration {
 	switch {
 	case e.forecast != nil:
 		return max(overdue, e.forecast.remaining(now-e.start.began))
+	case e.whole > 0 && e.wakes != 0:
+		return max(overdue, e.whole-(now-e.wakes))
 	case e.whole > 0:
 		return e.whole + max(0, e.notBefore-now)
 	}
@@ -143,7 +154,7 @@ func (m *Model) Status() Status {
 	s := Status{
 		Name: m.name, State: v.state,
 		QueuedRequests: int(m.queued.requests.Load()), QueuedBytes: m.queued.bytes.Load(),
-		ETA: v.eta.left(now), Leaving: v.leaving != nil, Counters: v.counters,
+		ETA: v.eta.left(now), Leaving: v.leaving != nil, Sleepless: v.sleepless, Counters: v.counters,
 	}
 	for _, r := range v.replicas {
 		status := r.ReplicaStatus
@@ -152,7 +163,7 @@ func (m *Model) Status() Status {
 			status.InFlight = r.gate.load().inFlight()
 			status.IdleSince = m.at(r.gate.idleSince())
 		}
-		if r.eta.forecast != nil {
+		if r.eta.known() {
 			status.Percent, status.ETA = r.eta.percent(now), r.eta.left(now)
 		}
 		s.Replicas = append(s.Replicas, status)

@@ -20,7 +20,7 @@ func (m *machine) observe(s *slot) {
 	}
 }
 
-func (m *machine) onUpdate(c *change) {
+func (m *machine) onUpdate(c *change, now moment) {
 	if m.leaving != staying {
 		m.counters.Ignored++
 		return
@@ -29,7 +29,12 @@ func (m *machine) onUpdate(c *change) {
 	m.blocked = false
 	if c.newSpec {
 		m.spec++
-		m.failure = failure{}
+		m.failure, m.sleepless = failure{}, 0
+	}
+	for i := range m.slots {
+		if s := &m.slots[i]; s.check != 0 && (s.state == Ready || s.state == Asleep) {
+			s.check = now // the times may be shorter now: look again
+		}
 	}
 	m.emit(effect{kind: effPublish}) // limits may have changed
 }
@@ -135,7 +140,6 @@ func (m *machine) onStarted(s *slot, e event, now moment) bool {
 // opened makes a replica Ready, with a new admission word.
 func (m *machine) opened(s *slot, now moment, reason string) {
 	m.emit(effect{kind: effOpen, id: s.id, slot: m.indexOf(s), idle: !s.unknown})
-	s.phase, s.percent = "", 0
 	m.become(s, Ready, now, reason)
 	s.check = now + m.idleAfter()
 }
@@ -199,12 +203,15 @@ func (m *machine) onExited(s *slot, e event, now moment) bool {
 	}
 	m.counters.Crashes++
 	wanted := !m.mustLeave(s)
-	if s.state == Ready {
+	switch s.state {
+	case Ready:
 		m.emit(effect{kind: effClose, id: s.id}) // nobody needs the answer
+	case Asleep:
+		m.sleptBadly(s)
 	}
 	switch {
 	case !wanted:
-	case e.ok || s.state == Asleep:
+	case e.ok || s.state == Asleep: // waking is not at fault either: a cold start comes at once
 		m.failure = failure{cause: e.err, at: now}
 	default: // it never served: as good as a failed start
 		m.fail(e, false, now)

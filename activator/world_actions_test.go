@@ -266,14 +266,14 @@ func (w *world) endWork(p *proc, how int8) {
 			w.left.sleepFail--
 		}
 		failed = failed || p.exited
-		p.asleep = !failed
+		p.asleep, p.broken = !failed, failed
 		w.send(event{kind: evSlept, id: p.id, err: pick(errSleep)})
 	case workWake:
 		if failed {
 			w.left.wakeFail--
 		}
 		failed = failed || p.exited
-		p.asleep = failed
+		p.asleep, p.broken = failed, failed
 		w.send(event{kind: evWoken, id: p.id, err: pick(errWake)})
 	case workStop:
 		if failed {
@@ -419,6 +419,11 @@ func (w *world) threadSend(t *thread, i int) {
 
 // check is what must hold after every action, whatever is under way.
 func (w *world) check() {
+	for i := range w.procs {
+		if p := &w.procs[i]; (p.asleep || p.broken || p.op == workSleep || p.op == workWake) && !p.exited && w.holders(p.id) > 0 {
+			w.fail("I1: a request is on replica %d, which sleeps", p.id)
+		}
+	}
 	for g := range w.gates {
 		gt := &w.gates[g]
 		n := 0

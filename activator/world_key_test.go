@@ -66,6 +66,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 			past(s.idleSince)
 		}
 	}
+	u8(c.sleepless<<4 | uint8(w.badSleeps))
 	due(c.failure.retryAt)
 	bit(c.failure.permanent, c.final, c.asking, c.blocked, c.done, w.poked, w.over)
 	due(c.leaveBy)
@@ -144,7 +145,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		p := &w.procs[i]
 		label(p.id)
 		u8(uint8(p.op))
-		bit(p.cancelled, p.alive, p.exited, p.asleep, p.foreign, p.devices, p.spec == c.spec)
+		bit(p.cancelled, p.alive, p.exited, p.asleep, p.broken, p.foreign, p.devices, p.spec == c.spec)
 	}
 	u8(0xfa)
 	for r := range w.threads {

@@ -33,11 +33,12 @@ type world struct {
 	asking  ownerGrant
 	looking ownerLook
 
-	procs   []proc
-	threads []thread
-	left    budget
-	over    bool // the machine said that it is done
-	bad     string
+	procs     []proc
+	threads   []thread
+	left      budget
+	badSleeps int8 // sleeps and wakes that the machine knows to have gone wrong, in a row
+	over      bool // the machine said that it is done
+	bad       string
 }
 
 // gate is one admission word, and what only the explorer knows about it.
@@ -60,6 +61,7 @@ type proc struct {
 	alive     bool
 	exited    bool
 	asleep    bool
+	broken    bool // its sleep or wake went wrong: only a stop may follow
 	foreign   bool // requests that the machine does not know may be in flight
 	devices   bool
 	spec      uint64 // that it was started with
@@ -294,6 +296,7 @@ func (w *world) stepOn(e event) {
 			due[i] = s.id
 		}
 	}
+	w.countBadSleeps(&e)
 	late := e.kind == evHurry || w.core.leaving != staying && w.core.leaveBy <= w.now
 	effs := w.core.step(e, w.now)
 	if w.mut.after != nil {
@@ -316,6 +319,20 @@ func (w *world) stepOn(e event) {
 		} else {
 			w.effs = append(w.effs, f)
 		}
+	}
+}
+
+// countBadSleeps counts on its own what speaks against putting replicas to sleep.
+func (w *world) countBadSleeps(e *event) {
+	s := w.core.byID(e.id)
+	switch {
+	case e.kind == evRetry, e.kind == evUpdate && w.core.leaving == staying:
+		w.badSleeps = 0
+	case s == nil || s.spec != w.core.spec || s.state != Asleep:
+	case e.kind == evExited, (e.kind == evSlept || e.kind == evWoken) && e.err != nil:
+		w.badSleeps = min(w.badSleeps+1, sleepTries)
+	case e.kind == evWoken && !w.core.mustLeave(s):
+		w.badSleeps = 0
 	}
 }
 
@@ -561,7 +578,7 @@ func (w *world) begin(f effect) {
 		if p.cancelled {
 			w.fail("cancel: replica %d was opened although its start was cancelled", f.id)
 		}
-		if !p.alive || p.op != workNone {
+		if !p.alive || p.op != workNone || p.asleep || p.broken {
 			w.fail("I1: opened replica %d, which does not serve", f.id)
 		}
 		if w.mut.reopensOldWord && w.gateOf(f.id) >= 0 {
@@ -635,7 +652,7 @@ func (w *world) beginWork(f effect, p *proc) {
 		return
 	}
 	if f.kind == effWake {
-		if !p.asleep {
+		if !p.asleep || p.broken {
 			w.fail("wake: replica %d is not asleep", f.id)
 		}
 		p.op = workWake
@@ -651,8 +668,11 @@ func (w *world) beginWork(f effect, p *proc) {
 	}
 	p.op = workStop
 	if f.kind == effSleep {
-		if p.asleep {
+		if p.asleep || p.broken {
 			w.fail("sleep: replica %d is asleep", f.id)
+		}
+		if w.badSleeps >= sleepTries {
+			w.fail("I13: replica %d is put to sleep, which went wrong before", f.id)
 		}
 		p.op = workSleep
 	}
