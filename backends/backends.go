@@ -71,9 +71,20 @@ type Spec struct {
 	// Devices are what each replica needs of the machine's GPUs; the zero value: nothing that anybody keeps account of.
 	Devices Devices `json:",omitzero"`
 
+	// Sleep is what replicas give back when they are put to sleep; empty: they never are. EngineSGLang and DriverProcess only.
+	Sleep Sleep `json:",omitempty"`
+
 	// StartTimeout bounds a start without progress; each line of new progress re-arms it. 0 means 20 minutes.
 	StartTimeout time.Duration
 }
+
+// Sleep is how much of its GPU memory an engine gives back while it sleeps.
+type Sleep string
+
+const (
+	SleepKV      Sleep = "kv"      // the KV cache; weights stay on the device
+	SleepWeights Sleep = "weights" // the weights, too; a copy stays in the machine's memory
+)
 
 // Devices are a number of GPUs of one kind.
 type Devices struct {

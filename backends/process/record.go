@@ -51,6 +51,7 @@ const (
 	StateLaunching State = "launching" // the process may exist or not
 	StateStarting  State = "starting"  // the process exists
 	StateReady     State = "ready"
+	StateAsleep    State = "asleep"   // or on the way into or out of it: nothing may be generated
 	StateStopping  State = "stopping" // told to end, or about to be
 )
 
@@ -150,6 +151,11 @@ func (r *Replica) recordReady() error {
 	return r.changeRecord(func(rec *Record) {
 		rec.State, rec.Concurrency = StateReady, r.endpoint.Concurrency
 	})
+}
+
+// recordState notes a state between ready and the end.
+func (r *Replica) recordState(s State) error {
+	return r.changeRecord(func(rec *Record) { rec.State = s })
 }
 
 // changeRecord writes the record anew, unless the replica ended meanwhile and took its record along.

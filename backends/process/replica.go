@@ -34,6 +34,8 @@ type Replica struct {
 	endpoint    backends.Endpoint // set before Launch returns
 	concurrency atomic.Int64
 
+	sleep sleeper
+
 	mu     sync.Mutex        // guards the fields below
 	reason *backends.Failure // why it is ended by us; nil: it was not
 	cause  *backends.Failure // why it ended; set before exited is closed

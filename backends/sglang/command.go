@@ -15,7 +15,7 @@ import (
 )
 
 // CommandLine returns the whole argument vector of a server for spec on host:port: the spec's command,
-// then the flags that only the gateway may set, then ExtraArgs.
+// then the flags that only the gateway may set and those that a sleep needs (SleepArgs), then ExtraArgs.
 //
 // Full canonical names are used throughout, because argparse accepts any unique prefix and a prefix that
 // is unique today is ambiguous in a later release. The API key is visible to local users in the process
@@ -33,5 +33,6 @@ func CommandLine(spec *backends.Spec, host string, port int, apiKey string) []st
 	flag("--host", host)
 	flag("--port", strconv.Itoa(port))
 	flag("--api-key", apiKey)
+	args = append(args, SleepArgs(spec)...)
 	return append(args, spec.ExtraArgs...)
 }

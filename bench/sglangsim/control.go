@@ -23,7 +23,9 @@ func (s *Server) flushCache(w http.ResponseWriter, r *http.Request) {
 		case <-s.dead:
 		}
 	}
-	if !s.Idle() {
+	s.unresponsive()
+	// Requests that a pause keeps out have not come to the scheduler.
+	if running, waiting, _ := s.engine.load(); running+waiting > 0 || s.opts.Faults.Sleep == "busy" {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = w.Write([]byte("Flush cache failed.\nPlease check backend logs for more details. (When there are running or waiting requests, the operation will not be performed.)\n"))
 		return
@@ -78,72 +80,6 @@ func (s *Server) pauseGeneration(w http.ResponseWriter, r *http.Request) {
 func (s *Server) continueGeneration(w http.ResponseWriter, _ *http.Request) {
 	s.engine.resume()
 	writeJSON(w, http.StatusOK, map[string]string{"message": "Generation continued successfully.", "status": "ok"})
-}
-
-var memoryTags = [...]string{"kv_cache", "weights", "cuda_graph"}
-
-func readTags(r *http.Request) ([]string, error) {
-	var req struct {
-		Tags []string `json:"tags"`
-	}
-	if err := decodeAny(r, &req); err != nil {
-		return nil, err
-	}
-	if len(req.Tags) == 0 {
-		return memoryTags[:], nil
-	}
-	return req.Tags, nil
-}
-
-// releaseMemory puts the server to sleep. A busy one dies, with or without a memory saver; without one nothing is freed.
-func (s *Server) releaseMemory(w http.ResponseWriter, r *http.Request) {
-	tags, err := readTags(r)
-	if err != nil {
-		nativeError(w, err)
-		return
-	}
-	running, waiting, _ := s.engine.load()
-	if running+waiting > 0 {
-		s.log.ranks("Scheduler hit an exception: Traceback (most recent call last):\nAssertionError: release_memory_occupation should be called only when no ongoing request.")
-		s.dieAfter(s.opts.CrashDelay)
-		<-s.dead
-		panic(http.ErrAbortHandler)
-	}
-	s.engine.mu.Lock()
-	for _, tag := range tags {
-		s.engine.asleep[tag] = true
-	}
-	s.engine.mu.Unlock()
-	writeJSON(w, http.StatusOK, nil)
-}
-
-// resumeMemory wakes the server; a tag that was not released kills it.
-func (s *Server) resumeMemory(w http.ResponseWriter, r *http.Request) {
-	tags, err := readTags(r)
-	if err != nil {
-		nativeError(w, err)
-		return
-	}
-	s.engine.mu.Lock()
-	known := true
-	for _, tag := range tags {
-		known = known && s.engine.asleep[tag]
-	}
-	if known {
-		for _, tag := range tags {
-			delete(s.engine.asleep, tag)
-			if tag == "weights" && s.opts.MemorySaver && !s.opts.WeightsBackup {
-				s.engine.garbage = true
-			}
-		}
-	}
-	s.engine.mu.Unlock()
-	if !known {
-		s.log.ranks("Scheduler hit an exception: Traceback (most recent call last):\nKeyError: '%s'", tags[0])
-		s.die(ErrDied)
-		panic(http.ErrAbortHandler)
-	}
-	writeJSON(w, http.StatusOK, nil)
 }
 
 // isGarbage tells whether the weights came back from a sleep without a backup.

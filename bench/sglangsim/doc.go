@@ -42,5 +42,5 @@
 // nccl, disk-full, host-oom and warmup. A taken port fails by itself, after the load.
 //
 // Faults of a running server: --sim-crash-after, --sim-crash-tokens, --sim-hang-after, --sim-health-503, --sim-headers-delay,
-// --sim-cut-tokens with --sim-cut, --sim-error-tokens, --sim-reset-reuse, and --sim-fault-every to hit some requests only.
+// --sim-sleep-fault, --sim-sleep-delay, --sim-wake-fault, --sim-wake-delay, --sim-cut-tokens with --sim-cut, --sim-error-tokens, --sim-reset-reuse, and --sim-fault-every to hit some requests only.
 package sglangsim

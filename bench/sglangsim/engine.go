@@ -66,6 +66,7 @@ type engine struct {
 	idle    chan struct{}   // closed whenever nothing is live; replaced by the next request
 	asleep  map[string]bool // tags that were released
 	garbage bool            // weights came back without a backup
+	doomed  bool            // the next generation kills
 
 	batch  atomic.Int64 // running, for the pace of decoding
 	frozen atomic.Bool  // a pause stopped the running ones too

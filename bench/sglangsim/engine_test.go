@@ -300,6 +300,19 @@ func TestMisusedSleepKills(t *testing.T) {
 				f.t.Error("resume was answered")
 			}
 		}},
+		{"release twice", func(f *fixture) {
+			f.post("/release_memory_occupation", `{"tags":["kv_cache"]}`)
+			f.alive()
+			if _, _, err := f.do(f.t.Context(), "POST", "/release_memory_occupation", `{}`); err == nil {
+				f.t.Error("the second release was answered")
+			}
+		}},
+		{"resume more than was released", func(f *fixture) {
+			f.post("/release_memory_occupation", `{"tags":["kv_cache"]}`)
+			if _, _, err := f.do(f.t.Context(), "POST", "/resume_memory_occupation", `{}`); err == nil {
+				f.t.Error("resume was answered")
+			}
+		}},
 		{"generate asleep", func(f *fixture) {
 			f.post("/release_memory_occupation", `{}`)
 			if _, _, err := f.do(f.t.Context(), "POST", "/v1/chat/completions", chatBody("x", "")); err == nil {

@@ -25,6 +25,10 @@ type Faults struct {
 	CrashAfter   time.Duration
 	CrashTokens  int
 	HangAfter    time.Duration // negative: never
+	Sleep        string        // one of sleepFaults; empty: none
+	SleepDelay   time.Duration
+	Wake         string // one of wakeFaults; empty: none
+	WakeDelay    time.Duration
 	Health503    int
 	HeadersDelay time.Duration
 	CutTokens    int

@@ -65,6 +65,9 @@ type Options struct {
 
 	Faults Faults
 
+	// Occupied hears what of its memory the server occupies after each sleep and wake. It may be nil.
+	Occupied func(kv, weights bool)
+
 	// Args is the whole command line by attribute name, for the server_args line; it may be nil.
 	Args   map[string][]string
 	Stdout io.Writer // access lines; nil: dropped

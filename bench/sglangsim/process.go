@@ -88,9 +88,21 @@ func Run(ctx context.Context, p Process) int {
 		if given := o.Args["mem_fraction_static"]; len(given) > 0 {
 			fraction = given[len(given)-1]
 		}
-		if err := claimGPUs(o.GPUDir, p.Getenv, fraction); err != nil {
+		if err := claimGPUs(o.GPUDir, p.Getenv, fraction, ""); err != nil {
 			fmt.Fprintf(p.Stderr, "%s%v\n", traceback, err)
 			return 1
+		}
+		s.opts.Occupied = func(kv, weights bool) {
+			asleep := ""
+			switch {
+			case !weights:
+				asleep = residue
+			case !kv:
+				asleep = weightsOnly
+			}
+			if err := claimGPUs(o.GPUDir, p.Getenv, fraction, asleep); err != nil {
+				s.log.main("the GPUs' folder cannot be written: %v", err)
+			}
 		}
 	}
 	if o.PID1 || os.Getpid() == 1 {

@@ -253,8 +253,12 @@ func (s *Server) stuck() bool {
 	}
 	e := s.engine
 	e.mu.Lock()
-	unmapped := s.opts.MemorySaver && len(e.asleep) > 0
+	unmapped, doomed := s.opts.MemorySaver && len(e.asleep) > 0, e.doomed
 	e.mu.Unlock()
+	if doomed {
+		s.die(ErrDied)
+		return true
+	}
 	if unmapped {
 		s.dieAfter(s.opts.CrashDelay)
 	}

@@ -106,6 +106,10 @@ var simFlags = sync.OnceValue(func() []simFlag {
 			o.Faults.HangAfter, err = time.ParseDuration(v)
 			return err
 		}},
+		durationFlag("--sim-sleep-delay", "time that releasing memory takes (default 0s)", func(o *Options) *time.Duration { return &o.Faults.SleepDelay }),
+		choiceFlag("--sim-sleep-fault", "falling asleep goes wrong: the scheduler is never idle, status 500, no answer, SIGKILL of itself", sleepFaults, func(o *Options) *string { return &o.Faults.Sleep }),
+		durationFlag("--sim-wake-delay", "time that resuming memory takes (default 0s)", func(o *Options) *time.Duration { return &o.Faults.WakeDelay }),
+		choiceFlag("--sim-wake-fault", "waking goes wrong: status 500, no answer, SIGKILL of itself, empty answers afterwards, death by the next generation", wakeFaults, func(o *Options) *string { return &o.Faults.Wake }),
 		countFlag("--sim-health-503", "each Nth /health of a ready server is a false 503 (1: all)", func(o *Options) *int { return &o.Faults.Health503 }),
 		durationFlag("--sim-headers-delay", "further delay of every inference answer's headers", func(o *Options) *time.Duration { return &o.Faults.HeadersDelay }),
 		countFlag("--sim-cut-tokens", "streams are cut after N tokens, in the manner of --sim-cut", func(o *Options) *int { return &o.Faults.CutTokens }),

@@ -26,6 +26,8 @@ type Stats struct {
 	BadKeys          int64 `json:"bad_keys"`          // requests that carried a credential other than this server's key
 	Unauthorized     int64 `json:"unauthorized"`      // answered 401
 	ConnectionResets int64 `json:"connection_resets"` // by --sim-reset-reuse
+	Sleeps           int64 `json:"sleeps"`            // releases of memory that went well
+	Wakes            int64 `json:"wakes"`             // and resumes
 
 	Ready    bool `json:"ready"`
 	Draining bool `json:"draining"`
