@@ -2,6 +2,7 @@ package activator
 
 import (
 	"fmt"
+	"slices"
 )
 
 // action is one thing that may happen next.
@@ -86,7 +87,7 @@ func (w *world) actions(list []action) []action {
 	}
 	for i := range w.procs {
 		// It is asked once it serves, also if its start was taken over and nothing can be there.
-		if s := w.core.byID(w.procs[i].id); w.procs[i].foreign || s != nil && s.unknown && w.gateOf(s.id) >= 0 {
+		if s := w.core.byID(w.procs[i].id); w.procs[i].foreign || s != nil && s.unknown && w.gateOf(s.id) >= 0 && !w.settling(s.id) {
 			add(doSettle, i, 0)
 		}
 	}
@@ -94,6 +95,11 @@ func (w *world) actions(list []action) []action {
 		add(doTick, 0, 0)
 	}
 	return w.surroundings(list)
+}
+
+// settling: the answer is on its way to the machine. There is one only.
+func (w *world) settling(id uint64) bool {
+	return slices.ContainsFunc(w.mail, func(e event) bool { return e.kind == evSettled && e.id == id })
 }
 
 func (w *world) deadline() moment {

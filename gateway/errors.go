@@ -152,6 +152,9 @@ func coldError(status activator.WaitStatus, eta time.Duration) *apiError {
 			Message: "The model is " + status.Reason + ". Try again in a moment, which keeps its place, or ask for a stream, which can wait longer."}
 	}
 	msg := "The model is starting and not ready yet; the start goes on."
+	if status.State == activator.Asleep {
+		msg = "The model was asleep and is waking up."
+	}
 	if eta > 0 {
 		msg += fmt.Sprintf(" It should be ready in about %d s.", int(math.Ceil(eta.Seconds())))
 	}

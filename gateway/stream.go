@@ -305,7 +305,9 @@ func (x *exchange) progress() string {
 		return fmt.Sprintf("pilotlight: %s, position %d of %d", status.Reason, status.Position, status.Queue)
 	}
 	text := "pilotlight: the model is starting"
-	if status.Phase != "" {
+	if status.State == activator.Asleep {
+		text = "pilotlight: the model is waking up"
+	} else if status.Phase != "" {
 		text += ", phase " + status.Phase
 	}
 	if status.Percent > 0 {

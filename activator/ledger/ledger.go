@@ -314,7 +314,7 @@ func (l *Ledger) look(who Replica) (look, bool) {
 		s := m.Status()
 		for _, r := range s.Replicas {
 			if r.ID == who.ID {
-				return look{state: r.State, since: r.Since, idleSince: r.IdleSince, inFlight: r.InFlight, unknown: r.Unknown,
+				return look{state: r.State, moving: r.State == activator.Asleep && r.Phase != "", since: r.Since, idleSince: r.IdleSince, inFlight: r.InFlight, unknown: r.Unknown,
 					queued: s.QueuedRequests, startTime: l.opts.StartTime(who.Model)}, true
 			}
 		}

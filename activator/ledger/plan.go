@@ -267,10 +267,14 @@ func (c *core) holder(h *hold, s standing) string {
 		if n := h.look.inFlight; n > 0 && h.look.state == activator.Draining {
 			says = fmt.Sprintf("leaving after %d in flight", n)
 		}
-	case isIdle, isStaying:
+	case isIdle, isStaying, isStarting:
 		says = "idle"
-	case isStarting:
-		says = "starting"
+		if s == isStarting {
+			says = "starting"
+		}
+		if h.look.state == activator.Asleep {
+			says = "asleep"
+		}
 	case isFixed:
 		says = "always on"
 		if c.terms[h.who.Model].Pinned {

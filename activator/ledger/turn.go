@@ -11,7 +11,7 @@ import (
 //	starting            until it is ready
 //	idle                S from when it was ready: what it cost is used for at least as long as it took
 //	busy                3 S, or S where the newcomer's priority is higher; then it takes no more requests and ends those in flight
-//	asleep              goes at once
+//	asleep              goes at once; on the way into or out of that, once it is there
 //	pinned or kept      for ever
 //	higher priority     an idle one as above; a busy one as long as the difference is not made up by waiting
 //
@@ -39,6 +39,7 @@ type look struct {
 	inFlight  int
 	unknown   bool // somebody else's requests may be in flight
 	queued    int  // requests that wait for its model
+	moving    bool // asleep: on the way into or out of that
 	startTime time.Duration
 }
 
@@ -74,6 +75,9 @@ func (c *core) standingOf(h *hold, n *want, now time.Time) standing {
 		return isBusy // it was asked and turned out to be busy
 	}
 	if h.look.state == activator.Asleep {
+		if h.look.moving {
+			return isStarting // awake in a moment, or idle
+		}
 		return isIdle
 	}
 	cost := h.startTime()
@@ -131,9 +135,6 @@ func (h *hold) startTime() time.Duration {
 // wanted at the rate of one in that time.
 func (h *hold) cost(now time.Time) float64 {
 	idle := now.Sub(h.look.idleSince)
-	if h.look.state == activator.Asleep {
-		idle = now.Sub(h.look.since)
-	}
 	return h.startTime().Seconds() / max(1, idle.Seconds())
 }
 

@@ -23,11 +23,12 @@ type Record struct {
 	State    State  `json:"state"`
 	SpecHash string `json:"spec_hash"`
 	BootID   string `json:"boot_id"`
-	// Engine, ServedName, Probe and SecretEnv (the variables that hold secrets, not their values) are the spec's: what the next
+	// Engine, ServedName, Probe, Sleep and SecretEnv (the variables that hold secrets, not their values) are the spec's: what the next
 	// gateway has to know although its configuration may say something else by then.
 	Engine     backends.Engine `json:"engine"`
 	ServedName string          `json:"served_name,omitempty"`
 	Probe      string          `json:"probe,omitempty"`
+	Sleep      backends.Sleep  `json:"sleep,omitempty"`
 	SecretEnv  []string        `json:"secret_env,omitempty"`
 	// PID and StartTicks are 0 until the process exists. Ticks count from boot, 100 a second.
 	PID         int       `json:"pid,omitempty"`
@@ -180,7 +181,7 @@ func (r *Replica) eraseRecord() error {
 func (d *Driver) newRecord(spec *backends.Spec, id uint64) *Record {
 	return &Record{
 		Model: spec.Model, ID: id, State: StateLaunching, SpecHash: spec.Hash(), BootID: d.bootID,
-		Engine: spec.Engine, ServedName: spec.ServedName, Probe: spec.Probe, SecretEnv: secretEnv(spec),
+		Engine: spec.Engine, ServedName: spec.ServedName, Probe: spec.Probe, Sleep: spec.Sleep, SecretEnv: secretEnv(spec),
 		Host: d.opts.Host, StartedAt: time.Now().UTC(),
 	}
 }

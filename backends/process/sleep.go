@@ -70,12 +70,12 @@ func (s *sleeper) end(to wakefulness, err error) error {
 // askPause is between two questions to an engine that is not that far yet.
 const askPause = 50 * time.Millisecond
 
-// Sleep makes the engine give memory of its devices back, as spec.Sleep says. Nothing may be in flight, and nothing sent until Wake
+// Sleep makes the engine give memory of its devices back, as its spec says. Nothing may be in flight, and nothing sent until Wake
 // has returned nil. It asks the engine for a few tokens before, once in its life, so that Wake can tell whether it still has its
 // weights. An error, also of a call out of turn, means that the replica is good for nothing but Stop; the record says from the
 // first step on that it sleeps, so that no later gateway takes it for a ready one.
 func (r *Replica) Sleep(ctx context.Context) error {
-	if r.spec.Sleep == "" || r.spec.Engine != backends.EngineSGLang {
+	if r.record.Sleep == "" || r.record.Engine != backends.EngineSGLang {
 		return errors.New("the model is not made to sleep")
 	}
 	if err := r.sleep.turn(awake, falling); err != nil {
@@ -86,7 +86,7 @@ func (r *Replica) Sleep(ctx context.Context) error {
 		err = r.listenToCanary(ctx)
 	}
 	if err == nil {
-		err = r.walk(ctx, sglang.FallAsleep(r.spec.Sleep))
+		err = r.walk(ctx, sglang.FallAsleep(r.record.Sleep))
 	}
 	if err != nil {
 		err = fmt.Errorf("falling asleep: %w", err)
@@ -100,7 +100,7 @@ func (r *Replica) Wake(ctx context.Context) error {
 	if err := r.sleep.turn(asleep, waking); err != nil {
 		return fmt.Errorf("waking: %w", err)
 	}
-	err := r.walk(ctx, sglang.WakeUp(r.spec.Sleep))
+	err := r.walk(ctx, sglang.WakeUp(r.record.Sleep))
 	if err == nil && r.sleep.sings == canarySings {
 		err = r.missCanary(ctx)
 	}

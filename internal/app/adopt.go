@@ -72,7 +72,9 @@ func (a *App) takeOver(ctx context.Context, left []process.Record) map[string][]
 					}
 					return
 				}
-				f.Instance = newInstance(ready, nil) // addModel knows whether it is to be kept
+				instance := newInstance(ready, nil) // addModel knows whether it is to be kept
+				instance.memory = memoryOf(a.ledger, a.opts.SMI, r.Model, r.ID)
+				f.Instance = instance
 			}
 			found[i] = &f
 		})

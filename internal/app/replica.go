@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 
 	"pilotlight/activator"
@@ -22,12 +21,20 @@ type replica interface {
 	Stop(ctx context.Context, idle bool) error
 }
 
+// sleeper is a replica that can be put to sleep; see process.Replica.
+type sleeper interface {
+	Sleep(ctx context.Context) error
+	Wake(ctx context.Context) error
+}
+
 // instance joins a driver's replica with the connections to it. It is what the activator keeps, and what the gateway
 // finds behind a lease.
 type instance struct {
 	replica
-	pool *transport.Pool
-	keep *atomic.Bool // the next gateway shall have it; nil: never
+	pool   *transport.Pool
+	memory memory       // of its GPUs
+	freed  atomic.Int64 // bytes of it that it gave back, while it sleeps
+	keep   *atomic.Bool // the next gateway shall have it; nil: never
 }
 
 func newInstance(r replica, keep *atomic.Bool) *instance {
@@ -56,12 +63,6 @@ func (i *instance) Settle(ctx context.Context) error {
 	}
 	return nil
 }
-
-// errNoSleep cannot happen: the configuration refuses sleep_after until engines can be put to sleep.
-var errNoSleep = errors.New("BUG: no driver puts replicas to sleep yet")
-
-func (*instance) Sleep(context.Context) error { return errNoSleep }
-func (*instance) Wake(context.Context) error  { return errNoSleep }
 
 // launcher starts one model's replicas with the driver that its spec asks for.
 type launcher struct {
@@ -94,5 +95,7 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 	if err != nil {
 		return nil, err
 	}
-	return newInstance(r, l.keep), nil
+	i := newInstance(r, l.keep)
+	i.memory = memoryOf(l.ledger, l.smi, l.spec.Model, start.ID)
+	return i, nil
 }

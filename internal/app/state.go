@@ -45,6 +45,11 @@ type ModelState struct {
 	Crashes        uint64         `json:"crashes"`
 	Evictions      uint64         `json:"evictions"`
 	Preemptions    uint64         `json:"preemptions"` // replicas that left for another model's sake
+	Sleeps         uint64         `json:"sleeps"`
+	Wakes          uint64         `json:"wakes"`
+	BadSleeps      uint64         `json:"bad_sleeps"` // sleeps and wakes that went wrong; each ended in a stop
+	// Sleepless: sleeping went wrong so often that it is not tried any more, until the model changes or is retried.
+	Sleepless bool `json:"sleepless,omitempty"`
 }
 
 // ReplicaState is one replica.
@@ -62,6 +67,7 @@ type ReplicaState struct {
 	Reason  string  `json:"reason,omitempty"`      // why it waits for GPUs
 	Addr    string  `json:"addr,omitempty"`
 	PID     int     `json:"pid,omitempty"`
+	Freed   int64   `json:"freed_bytes,omitempty"` // of GPU memory, while it sleeps; 0: not measured
 }
 
 // FailureState is a model's last failure, for operators: with the engine's last lines, secrets removed.
@@ -106,11 +112,12 @@ func (m *model) state(id string) ModelState {
 		QueuedRequests: status.QueuedRequests, QueuedBytes: status.QueuedBytes, ETASeconds: status.ETA.Seconds(),
 		Replicas: []ReplicaState{},
 		Starts:   status.Starts, StartFailures: status.StartFailures, Crashes: status.Crashes, Evictions: status.Evictions, Preemptions: status.Preemptions,
+		Sleeps: status.Sleeps, Wakes: status.Wakes, BadSleeps: status.BadSleeps, Sleepless: status.Sleepless,
 	}
 	for _, r := range status.Replicas {
 		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Unknown: r.Unknown, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
 		if i, ok := r.Instance.(*instance); ok {
-			rs.Addr = i.Endpoint().Addr
+			rs.Addr, rs.Freed = i.Endpoint().Addr, i.freed.Load()
 			if p, ok := i.replica.(interface{ PID() int }); ok {
 				rs.PID = p.PID()
 			}

@@ -28,6 +28,7 @@ type telemetry struct {
 
 	transitions metric.Int64Counter
 	coldStarts  metric.Float64Histogram
+	sleeps      metric.Float64Histogram
 	reloads     metric.Int64Counter
 }
 
@@ -35,6 +36,9 @@ const meterName = "pilotlight"
 
 // startBuckets reach from a simulator's start to a large model's first one (15 minutes and more: facts/sglang.md §4.3).
 var startBuckets = []float64{.1, .5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200}
+
+// sleepBuckets reach from a small cache on an H200 (20 ms) to the default of timeouts.sleep.
+var sleepBuckets = []float64{.02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60}
 
 func newTelemetry() (*telemetry, error) {
 	registry := prometheus.NewRegistry()
@@ -52,13 +56,15 @@ func newTelemetry() (*telemetry, error) {
 		histograms: histograms,
 	}
 	t.meter = t.provider.Meter(meterName)
-	var errs [3]error
+	var errs [4]error
 	t.transitions, errs[0] = t.meter.Int64Counter("pilotlight.replica.transitions", metric.WithUnit("{transition}"),
 		metric.WithDescription("Changes of replicas' states, by the state entered."))
 	t.coldStarts, errs[1] = t.meter.Float64Histogram("pilotlight.start.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of replicas' starts, by result."), metric.WithExplicitBucketBoundaries(startBuckets...))
 	t.reloads, errs[2] = t.meter.Int64Counter("pilotlight.config.reloads", metric.WithUnit("{reload}"),
 		metric.WithDescription("Attempts to reload the configuration, by result."))
+	t.sleeps, errs[3] = t.meter.Float64Histogram("pilotlight.sleep.duration", metric.WithUnit("s"),
+		metric.WithDescription("Duration of falling asleep and of waking up, by result."), metric.WithExplicitBucketBoundaries(sleepBuckets...))
 	return t, errors.Join(errs[:]...)
 }
 
@@ -78,6 +84,18 @@ func (t *telemetry) observer(modelID string) activator.Observer {
 				result = string(failureClass(c.Err))
 			}
 			t.coldStarts.Record(context.Background(), c.Duration.Seconds(), metric.WithAttributes(model, attribute.String("result", result)))
+		},
+		Sleep: func(s activator.Sleep) {
+			result := "asleep"
+			switch {
+			case s.Wake && s.Err != nil:
+				result = "wake_failed"
+			case s.Wake:
+				result = "awake"
+			case s.Err != nil:
+				result = "sleep_failed"
+			}
+			t.sleeps.Record(context.Background(), s.Duration.Seconds(), metric.WithAttributes(model, attribute.String("result", result)))
 		},
 	}
 }
@@ -103,7 +121,7 @@ func (t *telemetry) watch(a *App) error {
 		state := a.State()
 		for _, m := range state.Models {
 			model := attribute.String("gen_ai.request.model", m.ModelID)
-			count := map[string]int64{"starting": 0, "ready": 0, "draining": 0, "stopping": 0, "failed": 0}
+			count := map[string]int64{"starting": 0, "ready": 0, "asleep": 0, "draining": 0, "stopping": 0, "failed": 0}
 			flying := int64(0)
 			for _, r := range m.Replicas {
 				count[r.State]++

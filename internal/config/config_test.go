@@ -55,6 +55,8 @@ func withField(lines ...string) string {
 
 func TestDefaults(t *testing.T) {
 	c := must(t, "models: [{name: a, model_id: 'a:b@c+d', model_hf_path: org/a}]")
+	defaults := activator.DefaultConfig()
+	defaults.SleepTimeout = activator.DefaultSleepTimeout
 	want := &Config{
 		Source:   "/etc/pilotlight/p.yaml",
 		Digest:   c.Digest,
@@ -72,7 +74,7 @@ func TestDefaults(t *testing.T) {
 				Command: []string{"python3", "-m", "sglang.launch_server"}, ModelPath: "org/a", Probe: "/health",
 				StartTimeout: 20 * time.Minute,
 			},
-			Activator: activator.DefaultConfig(), Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),
+			Activator: defaults, Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),
 		}},
 	}
 	want.Models[0].Activator.Kin = "sglang org/a"

@@ -145,6 +145,9 @@ func (d *describer) model(m *Model) {
 			d.line(1, "scaling      %d to %s, stopped after %s without traffic", m.Activator.Min, count(m.Activator.Max, "replica"),
 				m.Activator.ScaledownAfter)
 		}
+		if text := d.sleeping(m); text != "" {
+			d.line(1, "sleep        %s", text)
+		}
 	}
 	concurrency := fmt.Sprintf("the engine's own limit, else %d", activator.DefaultConcurrency)
 	if n := m.Activator.Concurrency; n > 0 {

@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"pilotlight/backends"
+	"pilotlight/backends/sglang"
 )
 
 // launch stands for the engine's command line, which package sglang makes.
 func launch(s *backends.Spec) []string {
 	return append(append(s.Command, "--model-path", s.ModelPath, "--served-model-name", s.ServedName,
-		"--port", "30000", "--api-key", "sesame-replica"), s.ExtraArgs...)
+		"--port", "30000", "--api-key", "sesame-replica"), append(sglang.SleepArgs(s), s.ExtraArgs...)...)
 }
 
 // describe is Describe on a machine that has no files and no programs but python3.

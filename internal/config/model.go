@@ -81,7 +81,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	}
 
 	m.Cold = r.cold(f.get("cold"))
-	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "sleep_after")
+	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "sleep_after", "sleep")
 	m.Activator = r.scaling(scaling)
 	r.queueShare(&m, f.get("queue"), c)
 	m.Spec = backends.Spec{Model: m.Name, ModelID: m.ModelID}
@@ -96,6 +96,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	r.source(&m, f, command)
 	r.sharing(&m, f, gpu)
 	r.checkMemory(&m, gpu, f.get("extra_args"))
+	r.sleep(&m, scaling, f.get("gpu_share"))
 	read.gpu = gpu
 	r.laterModel(f)
 	if m.Spec.Driver == backends.DriverProcess {
@@ -176,10 +177,7 @@ func unique(models []modelFields) {
 func (r *reader) scaling(f fields) activator.Config {
 	c := activator.DefaultConfig()
 	c.ScaledownAfter = f.get("scaledown_after").duration(c.ScaledownAfter, 0)
-	if sleep := f.get("sleep_after"); sleep.given() {
-		sleep.duration(0, 0)
-		sleep.later("leave it out; scaledown_after stops the replica")
-	}
+	c.SleepAfter = f.get("sleep_after").duration(0, leastPause)
 	r.replicas(&c, f.get("replicas"))
 
 	metric := f.get("metric").fields("concurrency", "request_rate")

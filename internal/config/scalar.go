@@ -186,6 +186,8 @@ func (v value) duration(def, lo time.Duration) time.Duration {
 		return d
 	case d < 0:
 		v.fail("must not be negative", "")
+	case d == 0 && def == 0:
+		v.fail("must be more than zero", "remove the field")
 	case d == 0:
 		v.fail("must be more than zero", "remove the field for the default of "+def.String())
 	default:

@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/gateway"
 )
@@ -23,7 +24,7 @@ const (
 // timeouts reads the block; the backend is known already.
 func (r *reader) timeouts(m *Model, v value) {
 	m.Timeouts = gateway.DefaultTimeouts()
-	f := v.fields("request", "start", "first_byte", "idle_stream", "drain")
+	f := v.fields("request", "start", "first_byte", "idle_stream", "drain", "sleep")
 	m.Timeouts.Request = f.get("request").duration(m.Timeouts.Request, leastPause)
 	m.Timeouts.FirstByte = f.get("first_byte").duration(m.Timeouts.FirstByte, leastPause)
 	m.Timeouts.IdleStream = f.get("idle_stream").duration(m.Timeouts.IdleStream, leastPause)
@@ -33,5 +34,6 @@ func (r *reader) timeouts(m *Model, v value) {
 		m.Activator.BackoffMax = staticBackoff
 	}
 	m.Spec.StartTimeout = f.get("start").duration(def, leastPause)
+	m.Activator.SleepTimeout = f.get("sleep").duration(activator.DefaultSleepTimeout, leastPause)
 	m.Activator.DrainTimeout = f.get("drain").duration(m.Activator.DrainTimeout, 0)
 }
