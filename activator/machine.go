@@ -173,6 +173,7 @@ func (m *machine) handle(e event, now moment) {
 		m.scale = max(0, e.n)
 	case evRetry:
 		m.failure, m.sleepless = failure{}, 0
+		m.lookAgain(now)
 	case evPreempt:
 		m.onPreempt(e, now)
 	case evAdopt:

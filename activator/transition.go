@@ -31,12 +31,17 @@ func (m *machine) onUpdate(c *change, now moment) {
 		m.spec++
 		m.failure, m.sleepless = failure{}, 0
 	}
+	m.lookAgain(now)
+	m.emit(effect{kind: effPublish}) // limits may have changed
+}
+
+// lookAgain has idle replicas judged anew, whose time may be over sooner now.
+func (m *machine) lookAgain(now moment) {
 	for i := range m.slots {
 		if s := &m.slots[i]; s.check != 0 && (s.state == Ready || s.state == Asleep) {
-			s.check = now // the times may be shorter now: look again
+			s.check = now
 		}
 	}
-	m.emit(effect{kind: effPublish}) // limits may have changed
 }
 
 func (m *machine) leave(how leaving, now moment) {

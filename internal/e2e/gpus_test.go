@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -95,6 +96,7 @@ func (g *gpus) claims() map[int]string {
 func (g *gpus) watch() {
 	defer close(g.ended)
 	takes := map[int]float64{} // MiB of each of its GPUs, by process id
+	shown := map[int]float64{} // less while it sleeps
 	for {
 		select {
 		case <-g.quit:
@@ -107,8 +109,13 @@ func (g *gpus) watch() {
 		pids := slices.Sorted(maps.Keys(claims))
 		slices.SortStableFunc(pids, func(a, b int) int { return cmp.Compare(takes[b], takes[a]) }) // new ones last
 		for _, pid := range pids {
-			devices, text, _ := strings.Cut(claims[pid], " ")
-			fraction, err := strconv.ParseFloat(text, 64)
+			claim := strings.Fields(claims[pid])
+			devices := claim[0]
+			fraction, err := strconv.ParseFloat(claim[1], 64)
+			asleep := 0.0
+			if err == nil && len(claim) > 2 {
+				asleep, err = strconv.ParseFloat(claim[2], 64)
+			}
 			if err != nil || devices == "all" {
 				g.t.Errorf("engine %d is on %q", pid, claims[pid])
 				return
@@ -116,7 +123,15 @@ func (g *gpus) watch() {
 			list := strings.Split(devices, ",")
 			if takes[pid] == 0 { // as SGLang does: a fraction of what is free when it starts
 				takes[pid] = fraction * (gpuMiB - taken[list[0]])
-				if err := os.WriteFile(filepath.Join(g.dir, fmt.Sprintf(".mib%d", pid)), fmt.Appendf(nil, "%s %d", devices, int(takes[pid])), 0o600); err != nil {
+			}
+			mib := takes[pid]
+			if asleep > 0 {
+				mib = asleep * gpuMiB
+			}
+			if shown[pid] != mib {
+				shown[pid] = mib
+				name := filepath.Join(g.dir, fmt.Sprintf(".mib%d", pid))
+				if err := errors.Join(os.WriteFile(name+"~", fmt.Appendf(nil, "%s %d", devices, int(mib)), 0o600), os.Rename(name+"~", name)); err != nil {
 					g.t.Error(err)
 				}
 			}
