@@ -11,7 +11,7 @@ import (
 //	starting            until it is ready
 //	idle                S from when it was ready: what it cost is used for at least as long as it took
 //	busy                3 S, or S where the newcomer's priority is higher; then it takes no more requests and ends those in flight
-//	asleep              goes at once; on the way into or out of that, once it is there
+//	asleep              as idle, from when its start was over at a guess; while it falls asleep or wakes, until it has
 //	pinned or kept      for ever
 //	higher priority     an idle one as above; a busy one as long as the difference is not made up by waiting
 //
@@ -77,6 +77,9 @@ func (c *core) standingOf(h *hold, n *want, now time.Time) standing {
 	if h.look.state == activator.Asleep {
 		if h.look.moving {
 			return isStarting // awake in a moment, or idle
+		}
+		if now.Before(h.since.Add((1 + idleStay) * h.startTime())) {
+			return isStaying // it has served less than its start took, and slept since
 		}
 		return isIdle
 	}

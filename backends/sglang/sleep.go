@@ -3,38 +3,18 @@ package sglang
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 
 	"pilotlight/backends"
+	"pilotlight/backends/sglang/flags"
 )
 
-const (
-	memorySaver   = "--enable-memory-saver"
-	weightsBackup = "--enable-weights-cpu-backup"
-	draftBackup   = "--enable-draft-weights-cpu-backup"
-)
-
-// SleepArgs are the options without which an engine must not be put to sleep as spec says: without a memory saver nothing comes
-// back, and without a copy of the weights every answer after the wake is empty (seen with 0.5.15). The model that guesses tokens
-// for another one has an option of its own. What spec's arguments give already is left out.
+// SleepArgs are the options that an engine needs to sleep as spec says and that spec's arguments do not give; see flags.ForSleep.
 func SleepArgs(spec *backends.Spec) []string {
 	if spec.Sleep == "" {
 		return nil
 	}
-	args := slices.Concat(spec.Command, spec.ExtraArgs)
-	need := []string{memorySaver}
-	if spec.Sleep == backends.SleepWeights {
-		need = append(need, weightsBackup)
-		if given(args, "--speculative-algorithm") || given(args, "--speculative-draft-model-path") {
-			need = append(need, draftBackup)
-		}
-	}
-	return slices.DeleteFunc(need, func(name string) bool { return given(args, name) })
-}
-
-func given(args []string, name string) bool {
-	return slices.ContainsFunc(args, func(a string) bool { return a == name || strings.HasPrefix(a, name+"=") })
+	return flags.ForSleep(spec.Sleep == backends.SleepWeights, spec.Command, spec.ExtraArgs)
 }
 
 // Step is one request to an engine on its way into or out of sleep. It is a POST with a JSON body, and has been done when the answer is 200.

@@ -8,6 +8,11 @@ import (
 )
 
 func TestSleepArgs(t *testing.T) {
+	const (
+		memorySaver   = "--enable-memory-saver"
+		weightsBackup = "--enable-weights-cpu-backup"
+		draftBackup   = "--enable-draft-weights-cpu-backup"
+	)
 	for _, c := range []struct {
 		sleep          backends.Sleep
 		command, extra []string

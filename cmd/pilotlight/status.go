@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"pilotlight/internal/app"
@@ -84,6 +85,13 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 			line := fmt.Sprintf("%s replica %d: %s for %s", m.ModelID, r.ID, r.State, since(r.Since, now))
 			if r.Reason != "" {
 				line += ", " + r.Reason
+			} else if r.State == "asleep" {
+				if r.Phase != "" {
+					line += ", " + r.Phase
+				}
+				if r.Freed > 0 {
+					line += ", " + humanize.IBytes(uint64(r.Freed)) + " of GPU memory given back"
+				}
 			} else if r.Phase != "" {
 				line += fmt.Sprintf(", phase %s, %.0f %%", r.Phase, r.Percent)
 				if r.ETA > 0 {
@@ -99,6 +107,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 				line += ", requests of the gateway before may be in flight"
 			}
 			fmt.Fprintln(w, line)
+		}
+		if m.Sleepless {
+			fmt.Fprintf(w, "%s is not put to sleep any more: it went wrong twice in a row\n", m.ModelID)
 		}
 		if f := m.Failure; f != nil {
 			fmt.Fprintf(w, "%s failed %s ago (%s): %s\n", m.ModelID, since(f.At, now), f.Class, f.Message)

@@ -36,7 +36,7 @@ var layers = []layer{
 		"these are the plain values that everybody shares; an import would be a cycle in waiting"},
 	{"backends/transport", []string{"backends"}, nil,
 		"the client half of a replica's HTTP knows how to reach one and nothing of who asks"},
-	{"backends/sglang", []string{"backends"}, nil,
+	{"backends/sglang", []string{"backends", "backends/sglang/flags"}, nil,
 		"what one engine's flags and output mean is knowledge, not action"},
 	{"backends/sglang/flags", nil, nil,
 		"a table and a parser of text, which configuration may use without knowing drivers"},

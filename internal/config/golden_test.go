@@ -10,13 +10,17 @@ import (
 	"testing"
 
 	"pilotlight/backends"
-	"pilotlight/backends/sglang"
+	"pilotlight/backends/sglang/flags"
 )
 
 // launch stands for the engine's command line, which package sglang makes.
 func launch(s *backends.Spec) []string {
+	var asleep []string
+	if s.Sleep != "" {
+		asleep = flags.ForSleep(s.Sleep == backends.SleepWeights, s.Command, s.ExtraArgs)
+	}
 	return append(append(s.Command, "--model-path", s.ModelPath, "--served-model-name", s.ServedName,
-		"--port", "30000", "--api-key", "sesame-replica"), append(sglang.SleepArgs(s), s.ExtraArgs...)...)
+		"--port", "30000", "--api-key", "sesame-replica"), append(asleep, s.ExtraArgs...)...)
 }
 
 // describe is Describe on a machine that has no files and no programs but python3.

@@ -6,7 +6,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"pilotlight/backends"
-	"pilotlight/backends/sglang"
+	"pilotlight/backends/sglang/flags"
 )
 
 // sleep reads what a model's replicas give back on their way from ready to stopped. The times are read already.
@@ -52,7 +52,7 @@ func (r *reader) sleepOptions(m *Model, after, how value) {
 	if o == nil || o.release.custom {
 		return
 	}
-	for _, name := range sglang.SleepArgs(&m.Spec) {
+	for _, name := range flags.ForSleep(m.Spec.Sleep == backends.SleepWeights, m.Spec.Command, m.Spec.ExtraArgs) {
 		if o.release.table.Option(name) != nil {
 			continue
 		}
