@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -115,48 +111,12 @@ func (p *play) fails(ctx context.Context, name, class string) (string, error) {
 // makeGiant makes a folder like the small model's, but for the size that its config tells: 250 layers of 0.86 billion parameters
 // each, 430 GB in bf16, more than any GPU has. Weights are not there; SGLang makes them up with --load-format dummy.
 func makeGiant(small, giant string) error {
-	text, err := os.ReadFile(filepath.Join(small, "config.json"))
+	config, err := readConfig(small)
 	if err != nil {
-		return err
-	}
-	var config map[string]any
-	if err := json.Unmarshal(text, &config); err != nil {
 		return err
 	}
 	maps.Copy(config, map[string]any{
 		"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 250, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128,
 	})
 	return likeModel(small, giant, config)
-}
-
-// likeModel makes a model's folder without weights: config, and links to the small one's other files.
-func likeModel(small, dir string, config map[string]any) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(config, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o600); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(small)
-	if err != nil {
-		return err
-	}
-	small, err = filepath.Abs(small)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if name == "config.json" || strings.Contains(name, ".safetensors") || slices.Contains([]string{".bin", ".gguf"}, filepath.Ext(name)) {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(small, name), filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -221,6 +221,7 @@ type modelState struct {
 		State    string    `json:"state"`
 		Since    time.Time `json:"since"`
 		InFlight int       `json:"in_flight"`
+		Phase    string    `json:"phase"`
 		PID      int       `json:"pid"`
 	} `json:"replicas"`
 	Failure *struct {

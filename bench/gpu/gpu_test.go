@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,14 @@ import (
 	"pilotlight/internal/testtools"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets more scenes play side by side than there are processors: they wait more than they work.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // smallConfig is what SmolLM2-135M-Instruct says of itself, as far as anybody here reads it.
 const smallConfig = `{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -41,6 +49,7 @@ func simulated(t *testing.T) options {
 			"--sim-disconnect-delay", "1m",
 		},
 		EngineVersion: "0.5.15", More: map[string][]string{"giant": {"--sim-fail", "oom"}}, // it reads no config.json
+		Large: small, // it has no weights to read
 		Model: small, Out: t.TempDir(), Slack: 100, LongAnswer: 3000, Log: t.Logf,
 	}
 }

@@ -44,7 +44,7 @@ func command(args []string, stdout, stderr io.Writer) int {
 		python     = f.String("sglang-python", "python3", "the Python that has SGLang; its openai is the client if it can be imported")
 		version    = f.String("sglang-version", "", "SGLang's release; empty: as installed")
 		model      = f.String("model", "", "folder of a small chat model")
-		large      = f.String("large", "", "folder for a model of 8B's shape with random weights; made if it is not there; empty: beside the results' logs")
+		large      = f.String("large", "", "folder for a model of 8B's shape with random weights; made if it is not there; empty: in the folder for temporary files")
 		engineArgs = f.String("engine-args", "", "arguments of every engine, separated by spaces")
 		out        = f.String("out", "gpu-results", "folder for results and logs")
 	)

@@ -12,7 +12,7 @@ func writeReport(w io.Writer, results []result) error {
 	b.WriteString("# With SGLang on a GPU\n\n")
 	b.WriteString("What `bench/gpu` has seen with real engines: the built gateway, SGLang as a process of the same machine, an official client. Each table is one scene,\n" +
 		"with one row for each step; times are from one run. The simulator plays the same scenes in `go test ./bench/gpu`. To repeat a scene on a machine with SGLang and a GPU:\n\n" +
-		"```sh\nCGO_ENABLED=0 go build -o . ./cmd/pilotlight ./bench/gpu\nPYTHON=python3 MODEL=/models/SmolLM2-135M-Instruct bench/gpu/run.sh results cold\n./gpu -report results > docs/gpu.md\n```\n")
+		"```sh\nCGO_ENABLED=0 go build -o . ./cmd/pilotlight ./bench/gpu\nBIN=. PYTHON=python3 MODEL=/models/SmolLM2-135M-Instruct bench/gpu/run.sh results cold\n./gpu -report results > docs/gpu.md\n```\n")
 	var starts []string
 	for _, r := range results {
 		for _, s := range r.Steps {

@@ -28,7 +28,7 @@ type step struct {
 }
 
 // scenes are all there are, most important first.
-var scenes = []scene{coldScene, signalsScene, swapScene, failuresScene, argumentsScene}
+var scenes = []scene{coldScene, signalsScene, sleepScene, largeScene, swapScene, failuresScene, argumentsScene}
 
 func find(name string) (scene, error) {
 	i := slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })
@@ -44,7 +44,11 @@ type play struct {
 	gateway *gateway
 	client  client
 	gpu     gpu
-	step    *stepResult // the one that runs
+	free    memory // in use before the scene
+	said    string // by a model, for comparison
+	// answered is when the ladder's last answer ended.
+	answered time.Time
+	step     *stepResult // the one that runs
 }
 
 // figure records a duration of the running step.
@@ -90,7 +94,7 @@ func (s scene) play(ctx context.Context, o options) (r result, err error) {
 	r.Machine, r.Versions = machine(ctx, o.smi()), versions(ctx, &o)
 	p := &play{options: &o, gpu: gpu{o.smi()}}
 	p.client, r.Versions.Client = newClient(ctx, o.Client)
-	free := p.gpu.used(ctx)
+	p.free = p.gpu.used(ctx)
 	say("%s, %s", r.Machine.text(), r.Versions.text())
 	models, err := s.models(ctx, &o)
 	if err != nil {
@@ -104,7 +108,7 @@ func (s scene) play(ctx context.Context, o options) (r result, err error) {
 		// What the steps have left, whether they have succeeded or not, and even if there is no time left.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		end := r.run(step{name: "the gateway ends, and nothing is left", do: func(ctx context.Context, p *play) error { return p.over(ctx, free) }}, ctx, p)
+		end := r.run(step{name: "the gateway ends, and nothing is left", do: func(ctx context.Context, p *play) error { return p.over(ctx) }}, ctx, p)
 		say("%s", end.text())
 		r.judge(len(s.steps) + 1)
 		err = errors.Join(err, p.gateway.tidy())
@@ -137,8 +141,8 @@ func (r *result) run(s step, ctx context.Context, p *play) *stepResult {
 	return p.step
 }
 
-// over ends the gateway as operators do, and whatever it has left with force. free is what the GPUs had in use before the scene.
-func (p *play) over(ctx context.Context, free memory) error {
+// over ends the gateway as operators do, and whatever it has left with force.
+func (p *play) over(ctx context.Context) error {
 	began := time.Now()
 	err := p.gateway.stop(ctx)
 	p.figure("orderly end", time.Since(began))
@@ -148,7 +152,7 @@ func (p *play) over(ctx context.Context, free memory) error {
 	if records := p.gateway.records(); len(records) > 0 {
 		err = errors.Join(err, fmt.Errorf("records left: %v", records))
 	}
-	return errors.Join(err, p.memoryBack(ctx, free))
+	return errors.Join(err, p.memoryBack(ctx, p.free))
 }
 
 // memoryBack waits until the GPUs have no more in use than free, give or take what drivers keep.
