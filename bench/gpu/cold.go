@@ -172,27 +172,21 @@ func leave(ctx context.Context, p *play) error {
 	}
 	for range 3 {
 		q := p.long("small")
-		q.leaveAfter = 20
-		watched := make(chan error, 1)
-		var idle time.Time
-		go func() { // begins before the client leaves, so that a slow start of asking does not count
-			err := until(ctx, time.Minute, "the engine works", func() (bool, error) {
-				n, err := e.busy(ctx)
-				return n > 0, err
-			})
-			if err == nil {
-				idle, err = e.idle(ctx, time.Minute)
-			}
-			watched <- err
-		}()
+		q.leaveAfter = 300
+		left := make(chan struct{})
+		idle := e.watchIdle(ctx, left) // from before the client leaves, so that no start of asking counts
 		a, err := p.client.ask(ctx, p.gateway, q)
-		if err = errors.Join(err, <-watched); err != nil {
+		close(left)
+		at := <-idle
+		switch {
+		case err != nil:
 			return err
-		}
-		if a.Left.IsZero() {
+		case a.Left.IsZero():
 			return fmt.Errorf("the client did not come to leave: %s", a.text())
+		case at.IsZero():
+			return fmt.Errorf("the engine was not seen to work and to stop; it answers %d now", e.status(ctx))
 		}
-		if err := p.kept("engine idle after", idle.Sub(a.Left), leaveLimit); err != nil {
+		if err := p.kept("engine idle after", at.Sub(a.Left), leaveLimit); err != nil {
 			return err
 		}
 	}

@@ -122,18 +122,45 @@ func (e *engine) busy(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// idle waits until the engine has nothing to do, and returns when it first said so.
-func (e *engine) idle(ctx context.Context, limit time.Duration) (time.Time, error) {
-	for end := time.Now().Add(limit); ; sleep(ctx, pace) {
-		n, err := e.busy(ctx)
-		if err != nil || n == 0 {
-			return time.Now(), err
+// idleLimit is how long an engine is watched for its work's end after its client left: SGLang ends by itself long before.
+const idleLimit = time.Minute
+
+// watchIdle sends when the engine, after it was seen to work, first had nothing to do again for good: until left is closed it may yet begin
+// more. Zero: it was never seen to work, or did not stop.
+func (e *engine) watchIdle(ctx context.Context, left <-chan struct{}) <-chan time.Time {
+	out := make(chan time.Time, 1)
+	go func() {
+		var idle, end time.Time
+		worked := false
+		for ctx.Err() == nil {
+			n, err := e.busy(ctx)
+			switch {
+			case err != nil: // asked again
+			case n > 0:
+				worked, idle = true, time.Time{}
+			case worked && idle.IsZero():
+				idle = time.Now()
+			}
+			select {
+			case <-left:
+				if end.IsZero() {
+					end = time.Now().Add(idleLimit)
+				}
+				if err == nil && n == 0 || time.Now().After(end) {
+					out <- idle
+					return
+				}
+			default:
+			}
+			sleep(ctx, pace)
 		}
-		if time.Now().After(end) || ctx.Err() != nil {
-			return time.Now(), fmt.Errorf("the engine still has %d requests after %v", n, limit)
-		}
-	}
+		out <- time.Time{}
+	}()
+	return out
 }
+
+// status is what the engine answers without being asked for work; 0: nothing.
+func (e *engine) status(ctx context.Context) int { return get(ctx, quick, e.url("/ping"), e.APIKey) }
 
 // settings are what the engine says that it runs with.
 func (e *engine) settings(ctx context.Context) (map[string]any, error) {

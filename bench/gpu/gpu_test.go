@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -222,22 +224,30 @@ var sdk = []string{
 	"pydantic-core==2.50.4", "sniffio==1.3.1", "typing-inspection==0.4.5", "typing-extensions==4.16.0",
 }
 
-// The official client sees what ours sees, errors included.
+// The official client sees what ours sees, errors included. Python's starts are slow on a busy machine, so it plays a part.
 func TestTheOfficialClientPlaysToo(t *testing.T) {
 	t.Parallel()
 	o := simulated(t)
 	o.Client = testtools.Python(t, sdk...)
-	for _, name := range []string{"cold", "arguments"} {
-		s, err := find(name)
-		if err != nil {
-			t.Fatal(err)
+	s := coldScene
+	s.steps = slices.DeleteFunc(slices.Clone(s.steps), func(s step) bool {
+		return !slices.Contains([]string{"cold start, a streaming client waits", "regular expression", "tools", "a client leaves, and the engine stops working for it"}, s.name)
+	})
+	if len(s.steps) != 4 {
+		t.Fatalf("%d steps", len(s.steps))
+	}
+	s.steps = append(s.steps, step{name: "an error", do: func(ctx context.Context, p *play) error {
+		a, err := p.client.ask(ctx, p.gateway, chat("nobody", "Say hello.", nil))
+		if err == nil && (a.Status != 404 || a.Code != "model_not_found") {
+			err = errors.New(a.text())
 		}
-		r, err := s.play(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !r.Passed || r.Versions.Client != "openai-python 2.46.0" {
-			t.Errorf("%s with %s: passed %v", name, r.Versions.Client, r.Passed)
-		}
+		return err
+	}})
+	r, err := s.play(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Passed || r.Versions.Client != "openai-python 2.46.0" {
+		t.Errorf("with %s: passed %v", r.Versions.Client, r.Passed)
 	}
 }

@@ -66,6 +66,7 @@ func telling(name string) question {
 // fallAsleep asks once more, and waits for the sleep that follows.
 func fallAsleep(name string) func(ctx context.Context, p *play) error {
 	return func(ctx context.Context, p *play) error {
+		awake := p.gpu.used(ctx)
 		a, err := p.ask(ctx, telling(name))
 		if err != nil {
 			return err
@@ -73,7 +74,9 @@ func fallAsleep(name string) func(ctx context.Context, p *play) error {
 		if p.said = a.Text; p.said == "" {
 			return fmt.Errorf("no text: %s", a.text())
 		}
-		awake := p.gpu.used(ctx)
+		if now := p.gpu.used(ctx); now.mib > awake.mib { // nothing was asked of it before
+			awake = now
+		}
 		if err := p.asleep(ctx, name); err != nil {
 			return err
 		}
