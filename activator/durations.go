@@ -67,6 +67,8 @@ type PhaseStart struct {
 	At    time.Duration `json:"at_ns"`
 	// Marks tell when shares of the phase were over, in order of both.
 	Marks []Mark `json:"marks,omitempty"`
+	// ReadBytes is what the engine read during the phase; 0: not known.
+	ReadBytes int64 `json:"read_bytes,omitempty"`
 }
 
 // Mark is when a share of a phase was over, counted from the start.

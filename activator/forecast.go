@@ -10,6 +10,23 @@ type course struct {
 	phases []PhaseStart // that have begun; the last one is the present
 	share  float64      // of the present one
 	at     time.Duration
+	before int64 // bytes read when the present one began
+	read   int64 // bytes read up to now
+}
+
+// with is the course after more bytes were read.
+func (c course) with(read int64) course {
+	c.read = max(c.read, read)
+	return c
+}
+
+// record is the start's when it is over.
+func (c course) record(total time.Duration) StartRecord {
+	r := StartRecord{Total: total, Phases: slices.Clone(c.phases)}
+	if n := len(r.Phases); n > 0 {
+		r.Phases[n-1].ReadBytes = c.read - c.before
+	}
+	return r
 }
 
 // forecast tells how long a start still takes, from how earlier ones went. It is a function of time alone, so whoever asks need not
@@ -45,9 +62,10 @@ func (r StartRecord) remaining(c course, elapsed time.Duration) time.Duration {
 	calm := max(float64(end-begin)/10, 1)
 	pace := (float64(c.at-present.At) + calm) / (float64(here-begin) + calm)
 	left := pace*float64(end-here) - float64(elapsed-c.at)
-	// When the next step is overdue, its delay is the best that is known of the pace.
+	// When the next step is overdue, its delay is the best that is known of the pace; by much, and it is not to be expected at once.
 	if late := (float64(elapsed-present.At) + calm) / (float64(next-begin) + calm); late > pace {
-		left = late * float64(end-next)
+		step := pace * float64(next-here)
+		left = late*float64(end-next) + max(0, float64(elapsed-c.at)-1.5*step)/2
 	}
 	return time.Duration(left) + r.Total - end
 }
@@ -118,8 +136,12 @@ func (c course) note(phase string, share float64, at time.Duration) course {
 		if n == phasesKept {
 			return c
 		}
-		phases := slices.DeleteFunc(slices.Clone(c.phases), func(p PhaseStart) bool { return p.Phase == phase })
-		c = course{phases: append(phases, PhaseStart{Phase: phase, At: at}), at: at}
+		phases := slices.Clone(c.phases)
+		if n > 0 {
+			phases[n-1].ReadBytes = c.read - c.before
+		}
+		phases = slices.DeleteFunc(phases, func(p PhaseStart) bool { return p.Phase == phase })
+		c = course{phases: append(phases, PhaseStart{Phase: phase, At: at}), at: at, before: c.read, read: c.read}
 		n = len(c.phases)
 	}
 	if share <= c.share {

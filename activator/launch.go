@@ -55,6 +55,8 @@ type Progress struct {
 	Share float64
 	// Percent is of the whole start, 0 to 100. 0 also means not known. Where start times were learned, they are the better guess.
 	Percent float64
+	// ReadBytes is what the replica's processes have read from files and sockets since the start began. 0 also means not known.
+	ReadBytes int64
 }
 
 // Ledger hands out devices. A nil Ledger always grants.

@@ -10,6 +10,9 @@ type Observer struct {
 	ColdStart  func(ColdStart)
 	Wait       func(Wait)
 	Sleep      func(Sleep)
+	// SlowStart hears of a start twice: when it has taken twice as long as learned, and when it is over and was slow. It must be safe for
+	// concurrent use, like Wait.
+	SlowStart func(model string, replica uint64, s SlowStart)
 }
 
 // Transition is one change of a replica's state.

@@ -17,7 +17,7 @@ func (o *owner) publish() {
 	}
 	o.changed = false
 	c := &o.core
-	v := &view{live: c.live(), failure: c.failure, sleepless: c.sleepless >= sleepTries, counters: c.counters}
+	v := &view{live: c.live(), failure: c.failure, sleepless: c.sleepless >= sleepTries, counters: c.counters, subject: o.subject}
 	if c.leaving != staying {
 		v.leaving = c.leavingError()
 	}

@@ -47,6 +47,7 @@ func (o *owner) openStart(id uint64, began moment) *startRun {
 func (o *owner) launch(run *startRun, launcher Launcher, start Start) {
 	m := o.model
 	began := run.began
+	defer o.watchPace(run)()
 	instance, err := launcher.Launch(run.ctx, start, func(p Progress) {
 		if run.note(p, m.now()-began) {
 			m.mail.send(event{kind: evProgress, id: run.id})
@@ -62,12 +63,33 @@ func (o *owner) launch(run *startRun, launcher Launcher, start Start) {
 	m.mail.send(event{kind: evStarted, id: start.ID, instance: instance, limit: instance.Concurrency()})
 }
 
+// watchPace tells the observer when a start has taken twice as long as learned. The func ends that.
+func (o *owner) watchPace(run *startRun) (stop func()) {
+	m := o.model
+	if m.durations == nil || m.observer.SlowStart == nil {
+		return func() {}
+	}
+	learned, ok := m.durations.Estimate(run.of)
+	if !ok {
+		return func() {}
+	}
+	late := max(slowFactor*learned, slowAtLeast) + time.Millisecond // a moment later it is slow for certain
+	timer := time.AfterFunc(late-(m.now()-run.began), func() {
+		if f := m.durations.forecast(run.of, run.progress()); f != nil {
+			if s := f.slow(m.now() - run.began); s != nil {
+				m.observer.SlowStart(m.name, run.id, *s)
+			}
+		}
+	})
+	return func() { timer.Stop() }
+}
+
 // note records progress; true if the owner has to be told.
 func (s *startRun) note(p Progress, elapsed time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.Phase != "" {
-		s.course = s.course.note(p.Phase, p.Share, elapsed)
+		s.course = s.course.with(p.ReadBytes).note(p.Phase, p.Share, elapsed)
 	}
 	s.latest = p
 	tell := !s.reported
@@ -134,7 +156,10 @@ func (o *owner) endStart(id uint64, err error) {
 	m := o.model
 	took := m.now() - s.began
 	if err == nil && m.durations != nil && !s.found {
-		m.durations.Record(s.of, StartRecord{Total: took, Phases: s.progress().phases})
+		m.durations.Record(s.of, s.progress().record(took))
+		if slow := m.durations.Slow(s.of); slow != nil && m.observer.SlowStart != nil {
+			m.observer.SlowStart(m.name, id, *slow)
+		}
 	}
 	if m.observer.ColdStart != nil {
 		m.observer.ColdStart(ColdStart{Model: m.name, Replica: id, Duration: took, Err: err})

@@ -14,6 +14,8 @@ type Status struct {
 	QueuedBytes    int64
 	// ETA is the time until the next replica is ready; 0: unknown, or none is on its way.
 	ETA time.Duration
+	// Slow is set while a start in progress is slow, or if the latest one was.
+	Slow *SlowStart
 	// LastFailure is the last failed start or crash; nil if there was none since the configuration changed.
 	LastFailure *FailureStatus
 	// Leaving is set while the model is being unloaded or shut down.
@@ -79,6 +81,7 @@ type view struct {
 	reason    string
 	eta       etaView
 	failure   failure
+	subject   Subject
 	sleepless bool  // Status.Sleepless
 	live      bool  // some replica serves, or may soon
 	leaving   error // why new requests are refused: ErrUnloaded, ErrShuttingDown
@@ -156,6 +159,9 @@ func (m *Model) Status() Status {
 		QueuedRequests: int(m.queued.requests.Load()), QueuedBytes: m.queued.bytes.Load(),
 		ETA: v.eta.left(now), Leaving: v.leaving != nil, Sleepless: v.sleepless, Counters: v.counters,
 	}
+	if m.durations != nil {
+		s.Slow = m.durations.Slow(v.subject)
+	}
 	for _, r := range v.replicas {
 		status := r.ReplicaStatus
 		status.Since = m.at(r.since)
@@ -165,6 +171,11 @@ func (m *Model) Status() Status {
 		}
 		if r.eta.known() {
 			status.Percent, status.ETA = r.eta.percent(now), r.eta.left(now)
+		}
+		if r.eta.forecast != nil {
+			if slow := r.eta.forecast.slow(now - r.eta.start.began); slow != nil {
+				s.Slow = slow
+			}
 		}
 		s.Replicas = append(s.Replicas, status)
 	}

@@ -148,6 +148,8 @@ type Progress struct {
 	Share float64
 	// Percent of the whole start, 0 to 99, under a guess of how long phases are: whoever has seen this model start before knows better.
 	Percent float64
+	// ReadBytes is what the engine's processes have read since they began; 0 also means not known.
+	ReadBytes int64
 }
 
 // Class names the cause of a failed start or a death, for metrics, logs and clients.

@@ -69,7 +69,11 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 	orDuration(&timeout, defaultStartTimeout)
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
-	progress(steps.now())
+	last := steps.now()
+	progress(last)
+	look := time.NewTicker(d.opts.vitalsPace)
+	defer look.Stop()
+	var still quiet
 	for {
 		select {
 		case <-r.exited:
@@ -79,12 +83,33 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 		case <-deadline.C:
 			return nil, r.abandon(ctx, &backends.Failure{
 				Class:   backends.ClassHang,
-				Message: "the engine made no progress for " + timeout.String() + " while it started",
+				Message: fmt.Sprintf("the engine made no progress for %s in phase %s of its start", timeout, last.Phase),
 				Advice:  "raise the model's start timeout if it needs longer",
 			})
 		case <-steps.further:
-			progress(steps.now())
+			now := steps.now()
+			now.ReadBytes = last.ReadBytes
+			if now.Phase != last.Phase { // what was read until now belongs to the phase before
+				if v, err := d.opts.vitals(r.child.kin); err == nil {
+					now.ReadBytes = v.read
+				}
+			}
+			last = now
+			progress(last)
 			deadline.Reset(timeout)
+		case now := <-look.C:
+			v, err := d.opts.vitals(r.child.kin)
+			if err != nil {
+				r.logger.WarnContext(ctx, "engine's processes cannot be looked at", "error", err)
+				look.Stop()
+				continue
+			}
+			last.ReadBytes = v.read
+			progress(last)
+			still.look(v, r.lines.Load(), now)
+			if idle := still.still(now); idle >= d.opts.hangAfter && spec.Engine == backends.EngineSGLang {
+				return nil, r.abandon(ctx, hung(idle, last.Phase))
+			}
 		case err := <-answer:
 			switch {
 			case errors.Is(err, errForeign):
@@ -97,6 +122,15 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 			r.becomeReady(ctx)
 			return r, nil
 		}
+	}
+}
+
+// hung is a start that shows no sign of life. Other engines than SGLang may be wrappers that wait for something elsewhere.
+func hung(idle time.Duration, phase backends.Phase) *backends.Failure {
+	return &backends.Failure{
+		Class:   backends.ClassHang,
+		Message: fmt.Sprintf("the engine said nothing, used no processor and read nothing for %s in phase %s of its start", idle.Round(time.Second), phase),
+		Advice:  "see what it waits for: its last lines, and py-spy dump on its processes; network storage that does not answer looks like that",
 	}
 }
 
@@ -185,6 +219,9 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 		return nil, nil, err
 	}
 	env := d.environment(spec, on, secrets, r.record.Mark, r.record.TempDir)
+	if r.kills, err = d.opts.oomKills(); err != nil {
+		r.kills = -1 // it only makes an explanation more exact
+	}
 	c, err := startChild(argv, env, spec.Dir, log, r.record.Mark)
 	if err != nil {
 		return nil, nil, errors.Join(startFailure(err, spec), out.close())
@@ -256,9 +293,10 @@ func masker(apiKey string, secrets map[string]string) func(string) string {
 // listen is what a replica hears in its engine's output.
 func (r *Replica) listen(steps *startSteps) func(string) {
 	if r.record.Engine != backends.EngineSGLang {
-		return func(string) {}
+		return func(string) { r.lines.Add(1) }
 	}
 	return func(line string) {
+		r.lines.Add(1)
 		if n, ok := sglang.MaxRunningRequests(line); ok {
 			r.concurrency.Store(int64(n))
 		}

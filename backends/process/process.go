@@ -52,6 +52,11 @@ type Options struct {
 	logLimit   int64                             // bytes of a log before it is rotated
 	sweepLimit time.Duration                     // for killed processes to be gone
 	freeBytes  func(path string) (uint64, error) // of a file system
+	vitals     func(family) (vitals, error)
+	oomKills   func() (int64, error)
+	vitalsPace time.Duration // between two looks at them
+	hangAfter  time.Duration
+	guard      guardTimes
 	write      func(path string, data []byte) error
 }
 
@@ -110,6 +115,14 @@ func New(opts Options) (*Driver, error) {
 	if opts.freeBytes == nil {
 		opts.freeBytes = freeBytes
 	}
+	if opts.vitals == nil {
+		opts.vitals = family.vitals
+	}
+	if opts.oomKills == nil {
+		opts.oomKills = oomKills
+	}
+	orDuration(&opts.vitalsPace, vitalsPause)
+	orDuration(&opts.hangAfter, hangAfter)
 	if opts.write == nil {
 		opts.write = writeAtomically
 	}

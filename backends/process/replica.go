@@ -33,6 +33,8 @@ type Replica struct {
 
 	endpoint    backends.Endpoint // set before Launch returns
 	concurrency atomic.Int64
+	lines       atomic.Int64 // of output so far
+	kills       int64        // by the kernel for want of memory, before it was started; negative: not known
 
 	sleep sleeper
 
@@ -47,7 +49,7 @@ type Replica struct {
 
 func (d *Driver) newReplica(rec *Record) *Replica {
 	return &Replica{
-		driver: d, record: rec, logger: d.logger.With("model", rec.Model, "replica", rec.ID),
+		driver: d, record: rec, kills: -1, logger: d.logger.With("model", rec.Model, "replica", rec.ID),
 		exited: make(chan struct{}), watched: make(chan struct{}),
 	}
 }
@@ -184,6 +186,12 @@ func (r *Replica) explain(status sglang.ExitStatus) *backends.Failure {
 		f = sglang.Classify(lines, status, r.args...)
 	} else {
 		f = sglang.ClassifyAny(lines, status)
+	}
+	if f.Class == backends.ClassKilled && r.kills >= 0 {
+		if now, err := r.driver.opts.oomKills(); err == nil && now > r.kills {
+			f.Message = "the kernel killed a process, most likely the engine's, because the machine or the engine's control group ran out of memory"
+			f.Advice = "give the model more memory, or run fewer models beside it"
+		}
 	}
 	if f.Class == backends.ClassExited || f.Class == backends.ClassKilled {
 		if free, err := r.driver.opts.freeBytes(r.driver.logDir()); err == nil && free < fullDisk {

@@ -38,6 +38,7 @@ type member struct {
 	parent int
 	group  int
 	start  uint64 // ticks since boot
+	ticks  uint64 // of processor time that it has used
 	dead   bool   // a zombie: it holds nothing but its number
 	kernel bool   // a thread of the kernel, which has no environment
 }
@@ -117,7 +118,7 @@ func memberOf(pid int) (member, error) {
 }
 
 // parseStat reads "pid (name) state ppid pgrp …". The name may hold anything, also ") ", so the last
-// parenthesis counts. Start time is the 22nd field.
+// parenthesis counts. Processor times are the 14th and 15th field, start time is the 22nd.
 func parseStat(pid int, line []byte) (member, error) {
 	_, rest, ok := strings.Cut(string(line[max(0, bytes.LastIndexByte(line, ')')):]), ") ")
 	fields := strings.Fields(rest)
@@ -130,7 +131,10 @@ func parseStat(pid int, line []byte) (member, error) {
 	m.group, err2 = strconv.Atoi(fields[2])
 	m.start, err3 = strconv.ParseUint(fields[19], 10, 64)
 	flags, err4 := strconv.ParseUint(fields[6], 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	user, err5 := strconv.ParseUint(fields[11], 10, 64)
+	system, err6 := strconv.ParseUint(fields[12], 10, 64)
+	m.ticks = user + system
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return member{}, fmt.Errorf("process %d: %w", pid, err)
 	}
 	const kernelThread = 0x00200000 // PF_KTHREAD of linux/sched.h

@@ -184,3 +184,21 @@ func TestClassifyAnyGivesNoAdviceInSGLangsWords(t *testing.T) {
 		}
 	}
 }
+
+// Every phase that can be made shorter has a remedy, and weights have one for each kind of storage.
+func TestRemedies(t *testing.T) {
+	phases := []backends.Phase{backends.PhaseLaunch, backends.PhaseDownload, backends.PhaseWeights, backends.PhaseKVCache, backends.PhaseGraphs, backends.PhaseWarmup}
+	for _, phase := range phases {
+		if Remedy(phase, 0) == "" {
+			t.Errorf("nothing helps with %s", phase)
+		}
+	}
+	for rate, want := range map[float64]string{0: "stream the weights", 90e6: "faster storage (NVMe", 1e9: "faster storage, or", 3e9: "the storage is fast"} {
+		if got := Remedy(backends.PhaseWeights, rate); !strings.Contains(got, want) {
+			t.Errorf("weights at %.0f MB/s: %q", rate/1e6, got)
+		}
+	}
+	if got := Remedy(backends.PhaseQueued, 0); got != "" {
+		t.Errorf("waiting for GPUs is no phase of the engine's: %q", got)
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -46,14 +45,24 @@ No engine is started; the Python of each SGLang command is asked which release i
 }
 
 // learned tells how long starts took on this machine; nil if that cannot be read, as by another user than the gateway's.
-func learned(c *cobra.Command, stateDir string) func(*config.Model) (time.Duration, bool) {
+func learned(c *cobra.Command, stateDir string) func(*config.Model) (config.Learned, bool) {
 	durations, err := activator.OpenDurations(filepath.Join(stateDir, "durations.json"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Fprintln(c.ErrOrStderr(), "learned start times:", err)
 		return nil
 	}
-	return func(m *config.Model) (time.Duration, bool) {
-		return durations.Estimate(activator.Subject{Model: m.Name, Spec: m.Spec.Hash(), Kin: m.Activator.Kin})
+	return func(m *config.Model) (config.Learned, bool) {
+		of := activator.Subject{Model: m.Name, Spec: m.Spec.Hash(), Kin: m.Activator.Kin}
+		took, ok := durations.Estimate(of)
+		l := config.Learned{Start: took}
+		if slow := durations.Slow(of); slow != nil {
+			s := app.DescribeSlow(slow)
+			l.Slow = s.Text
+			if s.Remedy != "" {
+				l.Slow += "; " + s.Remedy
+			}
+		}
+		return l, ok
 	}
 }
 

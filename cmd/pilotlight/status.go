@@ -111,6 +111,12 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 		if m.Sleepless {
 			fmt.Fprintf(w, "%s is not put to sleep any more: it went wrong twice in a row\n", m.ModelID)
 		}
+		if slow := m.Slow; slow != nil {
+			fmt.Fprintf(w, "%s: %s\n", m.ModelID, slow.Text)
+			if slow.Remedy != "" {
+				fmt.Fprintf(w, "  advice: %s\n", slow.Remedy)
+			}
+		}
 		if f := m.Failure; f != nil {
 			fmt.Fprintf(w, "%s failed %s ago (%s): %s\n", m.ModelID, since(f.At, now), f.Class, f.Message)
 			if f.Advice != "" {

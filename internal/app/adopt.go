@@ -75,6 +75,7 @@ func (a *App) takeOver(ctx context.Context, left []process.Record) map[string][]
 				instance := newInstance(ready, nil) // addModel knows whether it is to be kept
 				instance.memory = memoryOf(a.ledger, a.opts.SMI, r.Model, r.ID)
 				f.Instance = instance
+				a.guard(r.Model, ready, r.ID)
 			}
 			found[i] = &f
 		})

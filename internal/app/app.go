@@ -65,6 +65,10 @@ type App struct {
 	failed    chan error // a listener broke
 	watchEnd  context.CancelFunc
 
+	guards    sync.WaitGroup // watch replicas for hangs while guarding has not ended
+	guarding  context.Context
+	endGuards context.CancelFunc
+
 	reloading sync.Mutex // one reload at a time
 
 	mu           sync.Mutex // guards the fields below
@@ -141,6 +145,8 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	undo = append(undo, a.closeLedger)
+	a.guarding, a.endGuards = context.WithCancel(context.Background())
+	undo = append(undo, func() { a.endGuards(); a.guards.Wait() })
 	adopted := a.takeOver(ctx, left)
 	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
 
@@ -254,9 +260,11 @@ func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, e
 		}
 	}
 	a.setTerms(c)
+	observer := a.telemetry.observer(c.ModelID)
+	observer.SlowStart = a.noteSlow
 	act, err := activator.New(activator.Options{
 		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts, keep), SpecHash: c.Spec.Hash(),
-		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: a.telemetry.observer(c.ModelID),
+		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: observer,
 		FirstID: first, Adopted: adopted,
 	})
 	if err != nil {
@@ -270,7 +278,10 @@ func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, e
 }
 
 func (a *App) launcher(c *config.Model, s *starts, keep *atomic.Bool) activator.Launcher {
-	return s.launcher(c.ModelID, &launcher{spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep})
+	return s.launcher(c.ModelID, &launcher{
+		spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep,
+		guard: func(r *process.Replica, id uint64) { a.guard(c.Name, r, id) },
+	})
 }
 
 // publish makes the models of c those that the edge serves.

@@ -73,12 +73,13 @@ type launcher struct {
 	// noDevices is why it is not known which GPUs there are.
 	noDevices error
 	smi       gpu.SMI
-	keep      *atomic.Bool // what is started shall outlive the gateway
+	keep      *atomic.Bool                        // what is started shall outlive the gateway
+	guard     func(r *process.Replica, id uint64) // watches it from when it is ready
 }
 
 func (l *launcher) Launch(ctx context.Context, start activator.Start, progress func(activator.Progress)) (activator.Instance, error) {
 	report := func(p backends.Progress) {
-		progress(activator.Progress{Phase: string(p.Phase), Share: p.Share, Percent: p.Percent})
+		progress(activator.Progress{Phase: string(p.Phase), Share: p.Share, Percent: p.Percent, ReadBytes: p.ReadBytes})
 	}
 	if l.spec.Driver == backends.DriverStatic {
 		r, err := l.static.Launch(ctx, &l.spec, uint64(start.Slot), report)
@@ -97,5 +98,6 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 	}
 	i := newInstance(r, l.keep)
 	i.memory = memoryOf(l.ledger, l.smi, l.spec.Model, start.ID)
+	l.guard(r, start.ID)
 	return i, nil
 }

@@ -51,6 +51,8 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	wg.Go(func() { edge = a.gateway.Shutdown(ctx) })
 	models := a.closeModels(ctx)
 	wg.Wait()
+	a.endGuards()
+	a.guards.Wait()
 	a.closeLedger()
 
 	tell(3, "closing the admin listener and files")

@@ -40,6 +40,7 @@ type ModelState struct {
 	ETASeconds     float64        `json:"eta_seconds,omitempty"` // until the next replica is ready; 0: unknown or none on its way
 	Replicas       []ReplicaState `json:"replicas"`
 	Failure        *FailureState  `json:"failure,omitempty"`
+	Slow           *SlowState     `json:"slow_start,omitempty"` // a start in progress is slow, or the latest one was
 	Starts         uint64         `json:"starts"`
 	StartFailures  uint64         `json:"start_failures"`
 	Crashes        uint64         `json:"crashes"`
@@ -123,6 +124,9 @@ func (m *model) state(id string) ModelState {
 			}
 		}
 		s.Replicas = append(s.Replicas, rs)
+	}
+	if status.Slow != nil {
+		s.Slow = DescribeSlow(status.Slow)
 	}
 	if f := status.LastFailure; f != nil {
 		s.Failure = &FailureState{Class: string(failureClass(f.Cause)), Message: f.Cause.Error(), Permanent: f.Permanent, At: f.At}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
@@ -26,8 +25,8 @@ import (
 // in --api-key is masked here, and so are values of env_vars that are or may be secrets. Besides w it only
 // looks whether files exist. The error is w's.
 //
-// learned tells how long starts of a model took; nil: nobody knows.
-func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string, learned func(*Model) (time.Duration, bool)) error {
+// learned tells of a model's starts on this machine; nil: nobody knows.
+func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string, learned func(*Model) (Learned, bool)) error {
 	d := describer{config: c, commandLine: commandLine, learned: learned, exists: exists, lookPath: exec.LookPath}
 	d.all()
 	_, err := w.Write(d.out.Bytes())
@@ -42,7 +41,7 @@ func exists(path string) bool {
 type describer struct {
 	config      *Config
 	commandLine func(*backends.Spec) []string
-	learned     func(*Model) (time.Duration, bool)
+	learned     func(*Model) (Learned, bool)
 	exists      func(path string) bool
 	lookPath    func(program string) (string, error)
 	out         bytes.Buffer

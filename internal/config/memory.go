@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -270,14 +271,25 @@ func gpuMemory(name string) int64 {
 	return kind.Memory
 }
 
-// learnedAdvice compares how long a start took with how long a replica stays.
+// Learned is what is known of a model's starts on this machine.
+type Learned struct {
+	// Start is how long one takes.
+	Start time.Duration
+	// Slow says what made the latest one slow, and what helps; empty: it was not.
+	Slow string
+}
+
+// learnedAdvice compares how long a start took with how long a replica stays, and tells what took long.
 func (d *describer) learnedAdvice(m *Model, add func(format string, args ...any)) {
-	if d.learned == nil || m.Activator.Min > 0 {
+	if d.learned == nil {
 		return
 	}
-	took, ok := d.learned(m)
-	if ok && m.Activator.ScaledownAfter < took {
+	l, ok := d.learned(m)
+	if ok && m.Activator.Min == 0 && m.Activator.ScaledownAfter < l.Start {
 		add("%s: a start took %s, and a replica leaves after %s without traffic; scaledown_after of %s or more waits less than it saves", m.Name,
-			took.Round(1e9), m.Activator.ScaledownAfter, (2 * took).Round(1e9))
+			l.Start.Round(1e9), m.Activator.ScaledownAfter, (2 * l.Start).Round(1e9))
+	}
+	if l.Slow != "" {
+		add("%s: %s", m.Name, l.Slow)
 	}
 }

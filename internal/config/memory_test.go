@@ -105,9 +105,14 @@ func TestAdviceFromLearnedStarts(t *testing.T) {
 	} {
 		d := describer{config: must(t, withField(c.fields)), commandLine: launch, exists: func(string) bool { return true },
 			lookPath: func(string) (string, error) { return "/usr/bin/python3", nil },
-			learned:  func(m *Model) (time.Duration, bool) { return c.took, c.took > 0 }}
+			learned: func(*Model) (Learned, bool) {
+				return Learned{Start: c.took, Slow: "the latest start took 2m0s; faster storage"}, c.took > 0
+			}}
 		d.all()
 		got := d.out.String()
+		if !strings.Contains(got, "a: the latest start took 2m0s; faster storage\n") {
+			t.Errorf("what was slow is missing: %s", got)
+		}
 		if c.want == "" && strings.Contains(got, "a start took") || !strings.Contains(got, c.want) {
 			t.Errorf("%s, %s: got %s\nwant %q", c.fields, c.took, got, c.want)
 		}
