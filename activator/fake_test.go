@@ -78,6 +78,7 @@ type fakeInstance struct {
 	naps        time.Duration
 	failSleep   atomic.Bool
 	failWake    atomic.Bool
+	hangs       atomic.Bool // falling asleep and waking up take an hour
 
 	exited   chan struct{}
 	gone     sync.Once
@@ -120,27 +121,39 @@ func (i *fakeInstance) Stop(_ context.Context, idle bool) error {
 	return nil
 }
 
-func (i *fakeInstance) Sleep(context.Context) error {
+func (i *fakeInstance) Sleep(ctx context.Context) error {
 	i.ended.Store(true)
 	if i.sleeps.Add(1)-i.wakes.Load() != 1 || i.inFlight.Load() != 0 {
 		i.misused.Add(1)
 	}
-	time.Sleep(i.naps)
-	if i.failSleep.Load() {
-		return errTest
-	}
-	return nil
+	return i.nap(ctx, &i.failSleep)
 }
 
-func (i *fakeInstance) Wake(context.Context) error {
+func (i *fakeInstance) Wake(ctx context.Context) error {
 	if i.wakes.Add(1) != i.sleeps.Load() {
 		i.misused.Add(1)
 	}
-	time.Sleep(i.naps)
-	if i.failWake.Load() {
-		return errTest
+	if err := i.nap(ctx, &i.failWake); err != nil {
+		return err
 	}
 	i.ended.Store(false)
+	return nil
+}
+
+// nap is what falling asleep and waking up take.
+func (i *fakeInstance) nap(ctx context.Context, fails *atomic.Bool) error {
+	takes := i.naps
+	if i.hangs.Load() {
+		takes = time.Hour
+	}
+	select {
+	case <-time.After(takes):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if fails.Load() {
+		return errTest
+	}
 	return nil
 }
 

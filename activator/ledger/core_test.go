@@ -147,6 +147,44 @@ func TestAnIdleReplicaGivesWayAfterItsStay(t *testing.T) {
 	s.does("grant b1")
 }
 
+// What sleeps goes like what is idle: between two starts on a device lies service of the length of a start, however soon it sleeps.
+func TestASleeperGivesWayAfterItsStay(t *testing.T) {
+	s := onStage(t, "H200")
+	s.terms("a", one("H200"))
+	s.terms("b", one(""))
+	a := s.has("a", 1)
+	s.pass(time.Minute + time.Second) // its start, and a moment
+	s.change(a, func(l *look) { l.state, l.since, l.moving = activator.Asleep, s.now, true })
+	b := s.wants("b", 1)
+	s.does()
+	s.says(b, "held by a (asleep)")
+	s.change(a, func(l *look) { l.moving = false })
+	s.pass(59*time.Second - 1)
+	s.does()
+	s.pass(1)
+	s.change(a, func(l *look) { l.moving, l.queued = true, 1 }) // it wakes
+	s.does()
+	s.change(a, func(l *look) { l.moving, l.queued = false, 0 })
+	s.does("ask a1")
+	s.core.answered(a, true, s.now)
+	s.gone(a)
+	s.does("grant b1")
+}
+
+func TestASleeperIsNoCheaperForItsSleep(t *testing.T) {
+	s := onStage(t, "", "")
+	for _, m := range []string{"a", "b", "c"} {
+		s.terms(m, one(""))
+	}
+	a, b := s.has("a", 1), s.has("b", 1)
+	s.pass(time.Hour)
+	// a has slept for a second, and nobody has used it for an hour.
+	s.change(a, func(l *look) { l.state, l.since = activator.Asleep, s.now.Add(-time.Second) })
+	s.change(b, func(l *look) { l.idleSince = s.now.Add(-time.Minute) })
+	s.wants("c", 1)
+	s.does("ask a1")
+}
+
 func TestABusyReplicaIsLeftAloneForATurn(t *testing.T) {
 	s := onStage(t, "")
 	s.terms("a", one(""))
