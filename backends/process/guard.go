@@ -49,11 +49,8 @@ func (r *Replica) Guard(ctx context.Context, w Watch) {
 	}
 	times := r.driver.opts.guard.orDefaults()
 	g := &guard{
-		guardTimes: times, Watch: w, ask: r.generates,
-		look: func() (vitals, int64, error) {
-			v, err := r.driver.opts.vitals(r.child.kin)
-			return v, r.lines.Load(), err
-		},
+		guardTimes: times, Watch: w, ask: r.generates, lines: r.lines.Load,
+		vitals: func() (vitals, error) { return r.driver.opts.vitals(r.child.kin) },
 	}
 	tick := time.NewTicker(times.pace)
 	defer tick.Stop()
@@ -89,10 +86,11 @@ func (r *Replica) Guard(ctx context.Context, w Watch) {
 type guard struct {
 	guardTimes
 	Watch
-	look  func() (vitals, int64, error)
-	ask   func(ctx context.Context) (alive bool, err error) // err: the answer says nothing
-	quiet quiet
-	asked time.Time // last
+	lines  func() int64 // of output so far
+	vitals func() (vitals, error)
+	ask    func(ctx context.Context) (alive bool, err error) // err: the answer says nothing
+	quiet  quiet
+	asked  time.Time // last
 }
 
 // step looks once. A duration is for how long the engine has hung; 0: it does not.
@@ -101,7 +99,12 @@ func (g *guard) step(ctx context.Context, now time.Time) (time.Duration, error) 
 		g.quiet = quiet{} // begin anew with the next request
 		return 0, nil
 	}
-	v, lines, err := g.look()
+	lines := g.lines()
+	if !g.quiet.at.IsZero() && lines != g.quiet.lines { // most looks at a busy server end here, and cost nothing
+		g.quiet.heard(lines, now)
+		return 0, nil
+	}
+	v, err := g.vitals()
 	if err != nil {
 		return 0, err // judge nothing that was not seen
 	}

@@ -115,6 +115,7 @@ func (d *Driver) LaunchOn(ctx context.Context, spec *backends.Spec, on backends.
 			case errors.Is(err, errForeign):
 				return nil, r.abandon(ctx, &backends.Failure{
 					Class: backends.ClassPortTaken, Message: "another program took the engine's port", Err: errForeign,
+					Advice: "none is needed: the next start takes another port",
 				})
 			case err != nil:
 				return nil, r.abandon(ctx, cancelled(err))

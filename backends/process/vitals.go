@@ -94,13 +94,16 @@ func (q *quiet) look(v vitals, lines int64, now time.Time) {
 	first := q.at.IsZero()
 	worked := first || abs(v.cpu-q.last.cpu) > time.Duration(idleShare*float64(passed)) || v.read != q.last.read
 	if first || lines != q.lines {
-		q.since = now
+		q.heard(lines, now)
 	}
-	if worked || lines != q.lines {
+	if worked {
 		q.idle = now
 	}
-	q.last, q.lines, q.at = v, lines, now
+	q.last, q.at = v, now
 }
+
+// heard takes new lines of output, which are sign enough.
+func (q *quiet) heard(lines int64, now time.Time) { q.lines, q.since, q.idle = lines, now, now }
 
 // silent is how long no line of output has come.
 func (q *quiet) silent(now time.Time) time.Duration { return now.Sub(q.since) }

@@ -99,6 +99,7 @@ func byStatus(f *backends.Failure, lower []string, exit ExitStatus) {
 	case (signal == syscall.SIGTERM || signal == syscall.SIGINT || signal == syscall.SIGHUP) && !childFailed:
 		f.Class = backends.ClassKilled
 		f.Message = "the engine was asked to end by somebody else"
+		f.Advice = "leave stopping engines to the gateway; to stop a model, remove it from the configuration"
 	case signal != 0 && !childFailed:
 		f.Class = backends.ClassExited
 		f.Message = "the engine crashed"

@@ -123,6 +123,46 @@ func TestClassifyNamesTheCause(t *testing.T) {
 	}
 }
 
+// The wordings that docs/facts/sglang.md lists, one line each, where testdata has another one.
+func TestClassifyKnowsEveryWording(t *testing.T) {
+	for line, want := range map[string]backends.Class{
+		"sglang serve: error: ambiguous option: --pp could match --pp-size, --pp-max-micro-batch-size":                                            backends.ClassBadFlag,
+		"sglang serve: error: argument --load-format: invalid choice: 'quick' (choose from 'auto', 'pt')":                                         backends.ClassBadFlag,
+		"sglang serve: error: argument --tp-size: expected one argument":                                                                          backends.ClassBadFlag,
+		"AssertionError: tp_size must be divisible by number of nodes":                                                                            backends.ClassBadFlag,
+		"ValueError: The output_size of gate's and up's weight = 1408 is not divisible by weight quantization block_n = 128.":                     backends.ClassBadFlag,
+		"HIP out of memory. Tried to allocate 2.00 GiB.":                                                                                          backends.ClassOutOfMemory,
+		"OSError: org/m is not a local folder and is not a valid model identifier listed on 'https://hf.co'":                                      backends.ClassModelNotFound,
+		"huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.":                                                                       backends.ClassModelNotFound,
+		"huggingface_hub.errors.EntryNotFoundError: 404 Client Error. Entry Not Found for url":                                                    backends.ClassModelNotFound,
+		"ValueError: Could not find checkpoint files '/m/model-rank-0-part-*.safetensors', only pre-sharded checkpoints are currently supported!": backends.ClassModelNotFound,
+		"requests.exceptions.HTTPError: 403 Client Error: Forbidden for url":                                                                      backends.ClassGated,
+		"ValueError: Model architectures ['XForCausalLM'] failed to be inspected. Please check the logs for more details.":                        backends.ClassUnsupported,
+		"RuntimeError: CUDA driver version is insufficient for CUDA runtime version":                                                              backends.ClassDriver,
+		"ncclRemoteError: A call failed possibly due to a network error":                                                                          backends.ClassDriver,
+		"RuntimeError: CUDA error: an illegal memory access was encountered":                                                                      backends.ClassDriver,
+		"RuntimeError: Found no NVIDIA driver on your system.":                                                                                    backends.ClassDriver,
+		"ValueError: Port 30233 is not available":                                                                                                 backends.ClassPortTaken,
+		"RuntimeError: Port is already in use":                                                                                                    backends.ClassPortTaken,
+		"AssertionError: sglang-kernel is installed with version 0.3.1 which is less than the minimum":                                            backends.ClassExited,
+		"RuntimeError: Rank 0 scheduler died during initialization (exit code: -11).":                                                             backends.ClassExited,
+		"Initialization failed. warmup error: timed out":                                                                                          backends.ClassExited,
+		"requests.exceptions.HTTPError: 429 Client Error: Too Many Requests":                                                                      backends.ClassUnreachable,
+	} {
+		f := Classify([]string{line}, ExitStatus{Unknown: true})
+		if f.Class != want || f.Message == "the engine exited by itself" || f.Advice == "" {
+			t.Errorf("%q: got %s, %q, advice %q; want %s", line, f.Class, f.Message, f.Advice, want)
+		}
+	}
+	// It is no failure when the cache is full; the engine takes requests back and goes on.
+	if f := Classify([]string{"KV cache pool is full. Retract requests. #retracted_reqs: 1"}, ExitStatus{Code: 1}); f.Class != backends.ClassExited {
+		t.Errorf("got %s for a full cache", f.Class)
+	}
+	if f := Classify([]string{"Rank 0 scheduler died during initialization (exit code: -11)."}, ExitStatus{Code: 1}); !strings.HasSuffix(f.Message, ": segmentation fault") {
+		t.Errorf("got %q", f.Message)
+	}
+}
+
 // Every excerpt in testdata is used, so that a new one cannot be forgotten in the table.
 func TestClassifyKnowsEveryExcerptWithoutItsExitStatus(t *testing.T) {
 	files, err := filepath.Glob("testdata/fail-*.log")

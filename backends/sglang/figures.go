@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"pilotlight/backends"
 )
@@ -85,6 +86,7 @@ var (
 	expectedSize   = regexp.MustCompile(`expected file size is: ([\d.]+ [KMG]B)`)
 	onlyFree       = regexp.MustCompile(`only has ([\d.]+ [KMG]B) free`)
 	foundDriver    = regexp.MustCompile(`found version (\d+)`)
+	exitCode       = regexp.MustCompile(`exit code: -(\d+)`)
 	leastFree      = regexp.MustCompile(`pre_model_load_memory=([\d.]+)`)
 )
 
@@ -150,6 +152,13 @@ func watchdog(f *backends.Failure, e evidence) {
 	if n := e.number(watchdogLimit); n > 0 {
 		f.Message = fmt.Sprintf("the engine hung for %.0f s and ended itself", n)
 		f.Advice = fmt.Sprintf("if it compiles kernels for minutes, raise --watchdog-timeout above %.0f", n)
+	}
+}
+
+// diedOf names the signal that ended a process.
+func diedOf(f *backends.Failure, e evidence) {
+	if n := e.number(exitCode); n > 0 {
+		f.Message += ": " + syscall.Signal(n).String()
 	}
 }
 

@@ -98,15 +98,17 @@ var signatures = []signature{
 	// The port. SGLang binds it only after the whole load.
 	{
 		either: []string{"address already in use", "[errno 98]"}, any: true, class: backends.ClassPortTaken,
-		message: "another program took the engine's port",
+		message: "another program took the engine's port", advice: "none is needed: the next start takes another port",
 	},
 	{
 		pattern: regexp.MustCompile(`port[ =:0-9]* is already in use`), any: true, class: backends.ClassPortTaken,
 		message: "another program took a port that the engine needs",
+		advice:  "remove ports from the model's extra_args, or give each model its own (--nccl-port, --dist-init-addr, --engine-info-bootstrap-port)",
 	},
 	{
 		pattern: regexp.MustCompile(`\bport[ =:0-9]+ is not available`), class: backends.ClassPortTaken,
 		message: "another program took a port that the engine needs",
+		advice:  "remove ports from the model's extra_args, or give each model its own (--nccl-port, --dist-init-addr, --engine-info-bootstrap-port)",
 	},
 	// Devices.
 	{
@@ -224,6 +226,10 @@ var signatures = []signature{
 		all: []string{"scheduler died during initialization", "exit code: -9"}, class: backends.ClassKilled,
 		message: "a part of the engine was killed while it loaded, most likely because the machine ran out of memory",
 		advice:  "give the model more memory, or run fewer models beside it",
+	},
+	{
+		pattern: regexp.MustCompile(`scheduler died during initialization \(exit code: -\d+\)`), class: backends.ClassExited,
+		message: "a part of the engine crashed while it loaded", advice: "see the last lines of its log, and dmesg", detail: diedOf,
 	},
 	{
 		either: []string{"cannot allocate memory", "[errno 12]", "std::bad_alloc"}, any: true, class: backends.ClassOutOfMemory,
