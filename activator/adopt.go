@@ -15,6 +15,8 @@ type Adopted struct {
 	Instance Instance
 	// Began is when its start began.
 	Began time.Time
+	// Outdated: it is ready, and of another spec than Options.Launcher's. It is replaced as after an Update.
+	Outdated bool
 }
 
 func checkAdopted(found []Adopted, c Config) error {
@@ -25,7 +27,11 @@ func checkAdopted(found []Adopted, c Config) error {
 		}
 		seen[a.ID] = true
 	}
-	if len(found) > c.Max {
+	most := c.Max
+	if c.Surge {
+		most++
+	}
+	if len(found) > most {
 		return errors.New("activator: more replicas are adopted than there may be")
 	}
 	return nil
@@ -35,7 +41,7 @@ func checkAdopted(found []Adopted, c Config) error {
 func (o *owner) adopt(found []Adopted) {
 	m := o.model
 	for i, a := range found {
-		e := event{kind: evAdopt, id: a.ID, n: len(found) - 1 - i}
+		e := event{kind: evAdopt, id: a.ID, n: len(found) - 1 - i, old: a.Outdated}
 		if a.Instance != nil {
 			o.instances[a.ID] = a.Instance
 			o.watch(a.ID, a.Instance)

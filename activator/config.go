@@ -10,6 +10,9 @@ import (
 type Config struct {
 	// Min replicas are kept, Max are never exceeded. Min ≤ Max, Max ≥ 1.
 	Min, Max int
+	// Surge allows one replica beyond Max while those of an old spec are replaced: each of them serves until another is ready in its place,
+	// if there are devices for one more. Without, they leave first.
+	Surge bool
 	// ScaledownAfter is how long a replica stays after the last byte of its last response, or after it
 	// became ready if none came. 0 means at once.
 	ScaledownAfter time.Duration

@@ -7,8 +7,9 @@ import "time"
 func (m *machine) decide(now moment) {
 	m.concludeLeaving(now)
 	m.recover(now)
-	m.retire(now)
 	m.resize()
+	m.succeed(now)
+	m.retire(now)
 	m.endIdle(now)
 	m.activate(now)
 	m.dispatch()
@@ -79,15 +80,15 @@ func (m *machine) retire(now moment) {
 
 // mustLeave: the replica cannot stay, however busy it is.
 func (m *machine) mustLeave(s *slot) bool {
-	return m.final || s.spec != m.spec || m.indexOf(s) >= m.config.Max
+	return m.final || s.spec != m.spec && !m.stays(s) || m.indexOf(s) >= m.room() || m.surplus(s)
 }
 
-// resize makes room for Config.Max replicas. Slots above it disappear once they are free.
+// resize makes room for Config.Max replicas, and one more to replace another. Slots above it disappear once they are free.
 func (m *machine) resize() {
-	for len(m.slots) > m.config.Max && m.slots[len(m.slots)-1].state == Cold {
+	for len(m.slots) > m.room() && m.slots[len(m.slots)-1].state == Cold {
 		m.slots = m.slots[:len(m.slots)-1]
 	}
-	for len(m.slots) < m.config.Max {
+	for len(m.slots) < m.room() {
 		m.slots = append(m.slots, slot{})
 	}
 }
@@ -123,7 +124,7 @@ func (m *machine) awakeWithout(s *slot) int {
 	n := 0
 	for i := range m.slots {
 		o := &m.slots[i]
-		if o != s && m.alive(o) && o.look != lookFence && (o.state != Asleep || o.work == workWake) {
+		if o != s && m.alive(o) && !m.heir(o) && o.look != lookFence && (o.state != Asleep || o.work == workWake) {
 			n++
 		}
 	}
@@ -178,11 +179,15 @@ func (m *machine) occupied() int {
 	return n
 }
 
-func (m *machine) freeSlot() int {
-	if m.occupied() >= m.config.Max {
+// freeSlot is one for a replica that replaces none; −1 if there is none.
+func (m *machine) freeSlot() int { return m.slotWithin(m.config.Max) }
+
+// slotWithin is a free slot if fewer than limit are occupied, else −1.
+func (m *machine) slotWithin(limit int) int {
+	if m.occupied() >= limit {
 		return -1
 	}
-	for i := range m.slots[:min(len(m.slots), m.config.Max)] {
+	for i := range m.slots[:min(len(m.slots), m.room())] {
 		if m.slots[i].state == Cold {
 			return i
 		}
@@ -196,7 +201,7 @@ func (m *machine) activate(now moment) {
 	missing := m.want()
 	for i := range m.slots {
 		s := &m.slots[i]
-		if m.alive(s) && (s.state != Asleep || s.work != workNone) {
+		if m.alive(s) && !m.heir(s) && (s.state != Asleep || s.work != workNone) {
 			missing--
 		}
 	}

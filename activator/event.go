@@ -9,6 +9,7 @@ type moment = time.Duration
 type event struct {
 	kind   eventKind
 	ok     bool
+	old    bool
 	grant  grantResult
 	id     uint64 // replica
 	n      int
@@ -42,7 +43,7 @@ const (
 	evScale   // n
 	evRetry   //
 	evPreempt // id, ok (though it is busy), reply
-	evAdopt   // id, ok (it is ready, not starting), limit, instance, n (that many follow, and nothing is decided before)
+	evAdopt   // id, ok (it is ready, not starting), old (of another spec), limit, instance, n (that many follow, and nothing is decided before)
 	evSettled // id: no request of an earlier gateway is in flight on it
 	evUnload  //
 	evClose   //
@@ -88,6 +89,7 @@ type effect struct {
 	kind   effectKind
 	idle   bool
 	held   bool
+	beside bool
 	from   State
 	to     State
 	slot   int
@@ -117,7 +119,7 @@ const (
 	effDone                      // the model has ended
 
 	// Taking time.
-	effReserve // id → evReserved
+	effReserve // id, beside (another still has its devices: now or not at all) → evReserved
 	effLaunch  // id, slot → evStarted or evFailed
 	effCancel  // id: end the reserve or launch early; it still reports
 	effSleep   // id → evSlept

@@ -175,6 +175,7 @@ func exploreConfig(limits ...int) Config {
 
 func scenarios() []*scenario {
 	with := func(c Config, change func(*Config)) Config { change(&c); return c }
+	surge := func(c *Config) { c.Surge = true }
 	return []*scenario{
 		{
 			name: "idle", tenants: []string{"a", "b"}, budget: budget{crash: 1, cancel: 1}, config: exploreConfig(1, 1),
@@ -261,6 +262,36 @@ func scenarios() []*scenario {
 			name: "update of two", tenants: []string{"a", "a"}, budget: budget{update: 1}, hung: 1, config: with(exploreConfig(2, 2), func(c *Config) { c.Min = 1 }),
 		},
 		{
+			name: "replace", tenants: []string{"a", "a"}, budget: budget{update: 1, startFail: 1, crash: 1}, mayFail: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "replace again", tenants: []string{"a"}, budget: budget{update: 2, startFail: 1}, mayFail: true,
+			config: with(exploreConfig(1, 1), func(c *Config) { c.Min, c.Surge = 1, true }),
+		},
+		{
+			name: "replace in vain", tenants: []string{"a", "a"}, budget: budget{update: 1, startFail: 1, retry: 1}, mayFail: true, permanent: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "replace where there is room", tenants: []string{"a", "a"}, budget: budget{update: 1, deny: 1, preempt: 1}, ledger: true, mayFail: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "replace one who yields", tenants: []string{"a", "a"}, budget: budget{update: 1, deny: 1, yield: 1}, ledger: true, unwanted: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "replace two", tenants: []string{"a"}, budget: budget{update: 1, crash: 1},
+			config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.Surge = 2, true }),
+		},
+		{
+			name: "replace and unload", tenants: []string{"a", "a"}, budget: budget{update: 1, unload: 1}, hung: 1, mayFail: true, config: with(exploreConfig(1, 2), surge),
+		},
+		{
+			name: "replace those found", tenants: []string{"a", "a"}, budget: budget{adopt: 2, deny: 1}, ledger: true, mayFail: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "replace sleepers", tenants: []string{"a", "a"}, budget: budget{update: 1, wakeFail: 1},
+			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter, c.Surge = 1, 2, true }),
+		},
+		{
 			name: "unload", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, startFail: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),
 		},
 		{
@@ -268,7 +299,10 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
 		},
 		{
-			name: "adopt", tenants: []string{"a", "a"}, budget: budget{adopt: 1, preempt: 1, update: 1}, ledger: true, config: exploreConfig(1, 2),
+			name: "adopt", tenants: []string{"a", "a"}, budget: budget{adopt: 1, preempt: 1}, ledger: true, config: exploreConfig(1, 2),
+		},
+		{
+			name: "adopt and update", tenants: []string{"a", "a"}, budget: budget{adopt: 1, update: 1}, ledger: true, config: exploreConfig(1, 1),
 		},
 		{
 			name: "close", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, close: 1, hurry: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),

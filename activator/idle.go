@@ -194,13 +194,16 @@ func (m *machine) answerPreemptor(s *slot, err error) {
 
 // onAdopt puts a replica that an earlier gateway has left into a free slot. What is in flight on it is unknown.
 func (m *machine) onAdopt(e event, now moment) {
-	free := m.freeSlot()
+	free := m.slotWithin(m.room())
 	if free < 0 || m.leaving != staying || m.byID(e.id) != nil {
 		m.counters.Ignored++
 		return
 	}
 	s := &m.slots[free]
 	*s = slot{state: s.state, id: e.id, spec: m.spec, limit: e.limit, unknown: true, held: m.needLedger}
+	if e.old {
+		s.spec = 0
+	}
 	m.nextID = max(m.nextID, e.id+1)
 	if !e.ok {
 		m.become(s, Starting, now, "adopted")

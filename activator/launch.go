@@ -15,7 +15,7 @@ type Launcher interface {
 type Start struct {
 	// ID is unique among all starts of the model in this process, and is the replica's id from then on.
 	ID uint64
-	// Slot is 0 to Max−1. No two replicas that exist at the same time share one, so it can choose among
+	// Slot is 0 to Max−1, or Max with Config.Surge. No two replicas that exist at the same time share one, so it can choose among
 	// fixed resources such as a list of addresses.
 	Slot int
 }
@@ -64,6 +64,9 @@ type Ledger interface {
 	// Reserve blocks until the devices for one replica are free, or ctx ended. Meanwhile it may say why it waits, in words for
 	// clients, from any goroutine. ErrUnwanted, in the chain of its error, undoes the start; any other error is a failed one.
 	Reserve(ctx context.Context, model string, replica uint64, because func(reason string)) error
+	// ReserveNow is Reserve for a replica that is to take the place of one which still has its devices: it gives what nobody uses and nobody
+	// waits for, else it returns ErrNoRoom. It does not block.
+	ReserveNow(model string, replica uint64) error
 	// Release gives them back. It does not block. Called once for each Reserve that succeeded, after the
 	// memory is back.
 	Release(model string, replica uint64)

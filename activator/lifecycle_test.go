@@ -305,6 +305,8 @@ type fakeLedger struct {
 	denied error
 }
 
+func (f *fakeLedger) ReserveNow(string, uint64) error { return ErrNoRoom }
+
 func (f *fakeLedger) Reserve(ctx context.Context, _ string, _ uint64, because func(string)) error {
 	if f.denied != nil {
 		return f.denied

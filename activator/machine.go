@@ -28,6 +28,8 @@ type machine struct {
 	nextID     uint64
 	scale      int
 
+	crowded bool // there were no devices for one more, so those of an old spec leave first; until the next Update
+
 	failure   failure
 	sleepless uint8 // sleeps and wakes that went wrong in a row, up to sleepTries
 	leaving   leaving
@@ -67,8 +69,10 @@ type slot struct {
 
 	limit     int // the engine's own; 0: not known
 	tries     uint8
-	held      bool // devices are reserved for it
-	cancelled bool // Starting: the start was told to end
+	heir      uint64 // Ready, of an old spec: the replica that is started in its place; 0: none yet
+	outlived  bool   // the heir serves
+	held      bool   // devices are reserved for it
+	cancelled bool   // Starting: the start was told to end
 	exited    bool
 	unknown   bool // adopted, in flight not known; also while it still starts
 	watched   bool // a poke comes when its in flight is zero
@@ -131,7 +135,9 @@ func (f failure) asError(model string, now moment) error {
 }
 
 func newMachine(c Config, needLedger bool, firstID uint64) machine {
-	return machine{config: c, needLedger: needLedger, queue: newQueue(), nextID: max(1, firstID), slots: make([]slot, c.Max)}
+	m := machine{config: c, needLedger: needLedger, queue: newQueue(), nextID: max(1, firstID), spec: 1}
+	m.resize()
+	return m
 }
 
 // step takes one event and returns what is to be done, in order. The effects are valid until the next step.

@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,35 @@ var mutants = []struct {
 		}
 		return true
 	}}, "update"},
+	{mutant{name: "an old replica leaves before its heir serves", scenario: "replace", after: tampering(evUpdate, func(w *world, s *slot) {
+		s.outlived = s.spec != w.core.spec
+	})}, "update"},
+	{mutant{name: "an old replica stays beside its heir", scenario: "replace", after: func(w *world, _ event) {
+		for i := range w.core.slots {
+			w.core.slots[i].outlived = false
+		}
+	}, effect: func(w *world, f effect) []effect {
+		if s := w.core.byID(f.id); f.kind == effClose && s != nil && s.state == Ready && s.spec != w.core.spec {
+			s.look = lookNone
+			return nil
+		}
+		return []effect{f}
+	}}, ""},
+	{mutant{name: "an heir that failed is waited for", scenario: "replace again", after: tampering(evFailed, func(w *world, s *slot) {
+		if w.core.stays(s) {
+			s.heir = 1 << 20
+		}
+	})}, ""},
+	{mutant{name: "who found no room beside is in the way", scenario: "replace where there is room", after: func(w *world, e event) {
+		if e.kind == evReserved && errors.Is(e.err, ErrNoRoom) {
+			w.core.crowded = false
+			for i := range w.core.slots {
+				if s := &w.core.slots[i]; w.core.stays(s) {
+					s.heir = 1 << 20
+				}
+			}
+		}
+	}}, ""},
 	{mutant{name: "a cancelled start is not cancelled", scenario: "close", effect: dropping(effCancel)}, "cancel"},
 	{mutant{name: "devices are not given back", scenario: "devices", effect: dropping(effGone)}, ""},
 	{mutant{name: "devices are held by nobody", scenario: "devices", after: tampering(evReserved, func(_ *world, s *slot) { s.held = false })}, "devices"},

@@ -247,7 +247,7 @@ func (o *owner) begin(f effect, now moment) {
 	switch f.kind {
 	case effReserve:
 		run := o.newStart(f.id, now)
-		o.wg.Go(func() { o.reserve(run) })
+		o.wg.Go(func() { o.reserve(run, f.beside) })
 	case effLaunch:
 		run, launcher := o.newStart(f.id, now), o.launcher
 		o.wg.Go(func() { o.launch(run, launcher, Start{ID: f.id, Slot: f.slot}) })

@@ -97,9 +97,13 @@ func (s *startRun) note(p Progress, elapsed time.Duration) bool {
 	return tell
 }
 
-// reserve waits for devices.
-func (o *owner) reserve(run *startRun) {
+// reserve waits for devices; beside another replica, which has its own for longer than anybody should wait, it does not.
+func (o *owner) reserve(run *startRun, beside bool) {
 	m := o.model
+	if beside {
+		m.mail.send(event{kind: evReserved, id: run.id, err: m.ledger.ReserveNow(m.name, run.id)})
+		return
+	}
 	err := m.ledger.Reserve(run.ctx, m.name, run.id, func(reason string) {
 		run.mu.Lock()
 		run.reason, run.latest = reason, Progress{Phase: phaseQueued}

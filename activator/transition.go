@@ -29,7 +29,10 @@ func (m *machine) onUpdate(c *change, now moment) {
 	m.blocked = false
 	if c.newSpec {
 		m.spec++
-		m.failure, m.sleepless = failure{}, 0
+		m.failure, m.sleepless, m.crowded = failure{}, 0, false
+		for i := range m.slots { // an heir of before is as old as those it was to replace
+			m.slots[i].heir = 0
+		}
 	}
 	m.lookAgain(now)
 	m.emit(effect{kind: effPublish}) // limits may have changed
@@ -95,7 +98,7 @@ func (m *machine) start(i int, now moment) {
 	m.become(s, Starting, now, "wanted")
 	if m.needLedger {
 		s.work, s.phase = workReserve, phaseQueued
-		m.emit(effect{kind: effReserve, id: s.id, slot: i})
+		m.emit(effect{kind: effReserve, id: s.id, slot: i, beside: m.heir(s)})
 		return
 	}
 	m.launch(s)
@@ -118,6 +121,9 @@ func (m *machine) onReserved(s *slot, e event, now moment) bool {
 	switch {
 	case s.cancelled:
 		m.vacate(s, now, "cancelled")
+	case errors.Is(e.err, ErrNoRoom):
+		m.crowded = true
+		m.vacate(s, now, "no room beside the old one")
 	case errors.Is(e.err, ErrUnwanted):
 		m.vacate(s, now, "not wanted any more")
 	case e.err != nil:
@@ -146,6 +152,7 @@ func (m *machine) onStarted(s *slot, e event, now moment) bool {
 func (m *machine) opened(s *slot, now moment, reason string) {
 	m.emit(effect{kind: effOpen, id: s.id, slot: m.indexOf(s), idle: !s.unknown})
 	m.become(s, Ready, now, reason)
+	m.inherit(s)
 	s.check = now + m.idleAfter()
 }
 
@@ -271,5 +278,6 @@ func (m *machine) vacate(s *slot, now moment, reason string) {
 // forget lets go of a slot's replica, and of its devices.
 func (m *machine) forget(s *slot) {
 	m.emit(effect{kind: effGone, id: s.id, held: s.held})
+	m.disinherit(s)
 	*s = slot{state: s.state, since: s.since}
 }

@@ -159,6 +159,9 @@ func (w *world) surroundings(list []action) []action {
 	}
 	if w.left.adopt > 0 {
 		add(doAdopt, 0, 1)
+		if w.sc.config.Surge {
+			add(doAdopt, 0, 2)
+		}
 	}
 	for _, s := range simple {
 		if s.left > 0 && (s.what != doHurry || w.core.leaving == closing) {
@@ -220,9 +223,14 @@ func (w *world) apply(a action) {
 		w.send(event{kind: evScale, n: n})
 	case doAdopt:
 		w.left.adopt--
-		if id := w.core.nextID; w.core.freeSlot() >= 0 && w.core.leaving == staying && w.ownerIdle() && len(w.mail) == 0 {
-			w.procs = append(w.procs, proc{id: id, spec: w.core.spec, slot: w.core.freeSlot(), alive: a.how == 0, foreign: a.how == 0, devices: w.sc.ledger})
-			w.stepOn(event{kind: evAdopt, id: id, ok: a.how == 0}) // else it is starting
+		id, old, room, spec := w.core.nextID, a.how == 2, w.core.config.Max, w.core.spec
+		if old {
+			room, spec = w.core.room(), 0
+		}
+		if w.core.slotWithin(room) >= 0 && w.core.leaving == staying && w.ownerIdle() && len(w.mail) == 0 {
+			ready := a.how != 1 // else it is starting
+			w.procs = append(w.procs, proc{id: id, spec: spec, slot: w.core.slotWithin(room), alive: ready, foreign: ready, devices: w.sc.ledger})
+			w.stepOn(event{kind: evAdopt, id: id, ok: ready, old: old})
 			w.private()
 		}
 	case doRetry:
@@ -252,6 +260,9 @@ func (w *world) endWork(p *proc, how int8) {
 		denied := errDenied
 		if w.sc.unwanted {
 			denied = ErrUnwanted
+		}
+		if w.core.before(p.id) != nil {
+			denied = ErrNoRoom
 		}
 		w.send(event{kind: evReserved, id: p.id, err: pick(denied)})
 	case workLaunch:
@@ -486,11 +497,14 @@ func (w *world) checkQuiet() {
 			w.fail("I11: replica %d is nobody's", p.id)
 		case p.exited && (s.state == Ready || s.state == Draining):
 			w.fail("crash: that of replica %d was overlooked", p.id)
-		case s.state == Ready && p.spec != w.core.spec:
+		case s.state == Ready && p.spec != w.core.spec && (!w.sc.config.Surge || w.core.crowded || w.core.final):
 			w.fail("update: replica %d of the old spec is open", p.id)
 		case s.cancelled && p.op != workNone && !p.cancelled && p.op != workStop:
 			w.fail("cancel: the start of replica %d was not told to end", p.id)
 		}
+	}
+	if len(w.open) > w.core.config.Max {
+		w.fail("I12: %d replicas are open, at most %d allowed", len(w.open), w.core.config.Max)
 	}
 	for _, g := range w.open {
 		s := w.core.byID(w.gates[g].id)
@@ -553,6 +567,11 @@ func (w *world) checkEnd() {
 	}
 	if hung == 0 && (!leaving && alive < least || alive > keep) {
 		w.fail("I8, I12: %d replicas in the end, %d wanted", alive, keep)
+	}
+	for i := range w.procs {
+		if p := &w.procs[i]; hung == 0 && p.spec != w.core.spec && !w.core.failure.permanent {
+			w.fail("update: replica %d is of the old spec in the end", p.id)
+		}
 	}
 	if len(w.procs) > alive {
 		w.fail("I8: %d replicas asleep or forgotten in the end", len(w.procs)-alive)

@@ -60,6 +60,8 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		u8(uint8(s.state)<<4 | uint8(s.work))
 		u8(uint8(s.look)<<4 | s.tries)
 		bit(s.spec == c.spec, s.held, s.cancelled, s.exited, s.unknown, s.watched, s.preempt, s.id != 0)
+		bit(s.outlived)
+		label(s.heir)
 		due(s.check)
 		due(s.drainBy)
 		if s.state == Asleep || s.look == lookFence {
@@ -68,7 +70,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	}
 	u8(c.sleepless<<4 | uint8(w.badSleeps))
 	due(c.failure.retryAt)
-	bit(c.failure.permanent, c.final, c.asking, c.blocked, c.done, w.poked, w.over)
+	bit(c.failure.permanent, c.final, c.asking, c.blocked, c.done, w.poked, w.over, c.crowded)
 	due(c.leaveBy)
 	u8(uint8(c.leaving)<<4 | uint8(c.scale))
 	if c.config.BackoffMin != c.config.BackoffMax {
@@ -122,7 +124,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		f := &w.effs[i]
 		u8(uint8(f.kind))
 		label(f.id)
-		bit(f.idle, f.held)
+		bit(f.idle, f.held, f.beside)
 		ticket(f.ticket)
 		if f.kind == effFence {
 			fresh(w.gateOf(f.id), f.word)

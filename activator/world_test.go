@@ -306,6 +306,9 @@ func (w *world) stepOn(e event) {
 		if f.kind == effGrant && w.granting() {
 			w.fail("I2: two grants at once")
 		}
+		if f.kind == effClose {
+			w.checkClosing(f.id)
+		}
 		if f.kind == effGiveUp && f.err == nil && w.core.live() {
 			w.fail("I10: a request was given up although another replica may serve it")
 		}
@@ -334,6 +337,21 @@ func (w *world) countBadSleeps(e *event) {
 	case e.kind == evWoken && !w.core.mustLeave(s):
 		w.badSleeps = 0
 	}
+}
+
+// checkClosing: what serves an old spec is not told to leave before another serves in its place, unless that cannot be.
+func (w *world) checkClosing(id uint64) {
+	c := &w.core
+	s := c.byID(id)
+	if s == nil || s.state != Ready || s.spec == c.spec || !c.config.Surge || c.crowded || c.leaving != staying || w.sc.budget.yield > 0 {
+		return
+	}
+	for i := range c.slots {
+		if o := &c.slots[i]; o.spec == c.spec && o.state == Ready {
+			return
+		}
+	}
+	w.fail("update: replica %d leaves, and none serves in its place", id)
 }
 
 // granting: a grant has been asked for, and the machine does not know its result.
@@ -443,7 +461,7 @@ func (w *world) staying() int {
 	for i := range w.core.slots {
 		s := &w.core.slots[i]
 		g := w.gateOf(s.id)
-		if s.state == Starting && !s.cancelled || s.state == Ready && g >= 0 && !w.gates[g].word.fenced() || s.work == workWake {
+		if s.state == Starting && !s.cancelled && !w.core.heir(s) || s.state == Ready && g >= 0 && !w.gates[g].word.fenced() || s.work == workWake {
 			n++
 		}
 	}
@@ -606,7 +624,7 @@ func (w *world) begin(f effect) {
 					w.fail("I3: slot %d starts replica %d beside %d", f.slot, f.id, o.id)
 				}
 			}
-			if n := w.staying() + w.fallingAsleep(); n > w.core.want() {
+			if n := w.staying() + w.fallingAsleep(); n > w.core.want() && w.core.before(f.id) == nil {
 				w.fail("I3: %d replicas serve or will with the start of replica %d, %d wanted", n, f.id, w.core.want())
 			}
 			w.procs = append(w.procs, proc{id: f.id, slot: f.slot})
@@ -622,8 +640,12 @@ func (w *world) begin(f effect) {
 			w.fail("devices: replica %d launched without", f.id)
 		}
 		p.op, p.spec = op, w.core.spec
-		if len(w.procs) > w.sc.config.Max {
-			w.fail("I12: %d replicas, at most %d allowed", len(w.procs), w.sc.config.Max)
+		most := w.sc.config.Max
+		if w.sc.config.Surge && slices.ContainsFunc(w.procs, func(p proc) bool { return p.spec != w.core.spec }) {
+			most++
+		}
+		if len(w.procs) > most {
+			w.fail("I12: %d replicas, at most %d allowed", len(w.procs), most)
 		}
 	case effCancel:
 		if p != nil {
