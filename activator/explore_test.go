@@ -285,7 +285,7 @@ func scenarios() []*scenario {
 			name: "replace and unload", tenants: []string{"a", "a"}, budget: budget{update: 1, unload: 1}, hung: 1, mayFail: true, config: with(exploreConfig(1, 2), surge),
 		},
 		{
-			name: "replace those found", tenants: []string{"a", "a"}, budget: budget{adopt: 2, deny: 1}, ledger: true, mayFail: true, config: with(exploreConfig(1, 1), surge),
+			name: "replace those found", tenants: []string{"a"}, budget: budget{adopt: 2, deny: 1}, ledger: true, mayFail: true, config: with(exploreConfig(1, 1), surge),
 		},
 		{
 			name: "replace sleepers", tenants: []string{"a", "a"}, budget: budget{update: 1, wakeFail: 1},
@@ -299,10 +299,7 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(1, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
 		},
 		{
-			name: "adopt", tenants: []string{"a", "a"}, budget: budget{adopt: 1, preempt: 1}, ledger: true, config: exploreConfig(1, 2),
-		},
-		{
-			name: "adopt and update", tenants: []string{"a", "a"}, budget: budget{adopt: 1, update: 1}, ledger: true, config: exploreConfig(1, 1),
+			name: "adopt", tenants: []string{"a", "a"}, budget: budget{adopt: 1, preempt: 1, update: 1}, ledger: true, config: exploreConfig(1, 2),
 		},
 		{
 			name: "close", tenants: []string{"a", "a", "a"}, budget: budget{unload: 1, close: 1, hurry: 1}, hung: 1, mayFail: true, config: exploreConfig(1, 1),

@@ -315,6 +315,21 @@ func (c *core) grant(n *want, devices []int, now time.Time) {
 	c.holds = append(c.holds, &hold{who: n.who, devices: devices, share: n.terms.need(), since: now})
 }
 
+// reserveNow gives a newcomer what is free, if nobody else waits for anything.
+func (c *core) reserveNow(who Replica, now time.Time) error {
+	t := c.terms[who.Model]
+	if t.Count == 0 {
+		return nil
+	}
+	n := &want{who: who, terms: t, since: now, wanted: now}
+	p, ok := c.plan(n, make([]int, len(c.devices)), now)
+	if len(c.wants) > 0 || !ok || p.worst != isFree {
+		return activator.ErrNoRoom
+	}
+	c.grant(n, p.devices, now)
+	return nil
+}
+
 // adopt enters a hold that an earlier gateway gave out.
 func (c *core) adopt(who Replica, ids []string, share int, now time.Time) error {
 	h := &hold{who: who, share: whole, since: now}

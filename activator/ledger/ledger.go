@@ -186,6 +186,13 @@ func (l *Ledger) Reserve(ctx context.Context, model string, replica uint64, beca
 	return ctx.Err()
 }
 
+// ReserveNow is activator.Ledger's: devices that are free and that nobody waits for, or activator.ErrNoRoom.
+func (l *Ledger) ReserveNow(model string, replica uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.reserveNow(Replica{model, replica}, time.Now())
+}
+
 // Adopt enters a replica of an earlier gateway on the devices that it has: share is its thousandths of the only one, 0 means whole devices.
 // It is an error if they are not there, or others have them. Before the model that the replica belongs to is made, and before anybody
 // calls Reserve.

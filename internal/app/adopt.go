@@ -11,32 +11,46 @@ import (
 	"pilotlight/internal/config"
 )
 
+// leftover is a replica of an earlier gateway that there is a place for.
+type leftover struct {
+	process.Record
+	model *config.Model
+	// outdated: it is of another spec, and serves until it is replaced.
+	outdated bool
+}
+
 // sortLeftovers ends the replicas of an earlier gateway that this configuration has no place for, and returns the others.
-func (a *App) sortLeftovers(ctx context.Context) []process.Record {
+func (a *App) sortLeftovers(ctx context.Context) []leftover {
 	models := make(map[string]*config.Model)
 	for i := range a.config.Models {
 		models[a.config.Models[i].Name] = &a.config.Models[i]
 	}
-	taken := make(map[string]int)
-	var kept []process.Record
+	places := make(map[string]int) // that are taken
+	var kept, changed []leftover
 	var ends sync.WaitGroup
+	drop := func(r process.Record, reason string) { ends.Go(func() { a.endLeftover(ctx, r, reason) }) }
 	for _, r := range a.process.Leftovers() {
-		m := models[r.Model]
-		reason := ""
-		switch {
+		switch m := models[r.Model]; {
 		case m == nil || m.Spec.Driver != backends.DriverProcess:
-			reason = "the configuration does not have its model any more"
+			drop(r, "the configuration does not have its model any more")
+		case m.Spec.Hash() != r.SpecHash && r.State == process.StateReady:
+			changed = append(changed, leftover{r, m, true})
 		case m.Spec.Hash() != r.SpecHash:
-			reason = "its model has changed"
-		case taken[r.Model] >= m.Activator.Max:
-			reason = "there are more than the model may have"
+			drop(r, "its model has changed")
+		case places[r.Model] >= m.Activator.Max:
+			drop(r, "there are more than the model may have")
+		default:
+			places[r.Model]++
+			kept = append(kept, leftover{r, m, false})
 		}
-		if reason == "" {
-			taken[r.Model]++
-			kept = append(kept, r)
+	}
+	for _, l := range changed {
+		if places[l.Model] >= l.model.Activator.Max+1 {
+			drop(l.Record, "its model has changed")
 			continue
 		}
-		ends.Go(func() { a.endLeftover(ctx, r, reason) })
+		places[l.Model]++
+		kept = append(kept, l)
 	}
 	ends.Wait()
 	return kept
@@ -53,16 +67,17 @@ var errNoAccount = errors.New("it was started while GPUs were not shared out")
 
 // takeOver adopts the replicas that sortLeftovers kept, by model. One that turns out not to serve is ended instead; the model starts another
 // when it is wanted.
-func (a *App) takeOver(ctx context.Context, left []process.Record) map[string][]activator.Adopted {
+func (a *App) takeOver(ctx context.Context, left []leftover) map[string][]activator.Adopted {
 	found := make([]*activator.Adopted, len(left))
 	var work sync.WaitGroup
-	for i, r := range left {
+	for i, l := range left {
 		work.Go(func() {
-			if err := a.holdDevices(r); err != nil {
+			r := l.Record
+			if err := a.holdDevices(l); err != nil {
 				a.endLeftover(ctx, r, err.Error())
 				return
 			}
-			f := activator.Adopted{ID: r.ID, Began: r.StartedAt}
+			f := activator.Adopted{ID: r.ID, Began: r.StartedAt, Outdated: l.outdated}
 			if r.State == process.StateReady {
 				ready, err := a.process.Adopt(ctx, r.Model, r.ID)
 				if err != nil {
@@ -90,17 +105,18 @@ func (a *App) takeOver(ctx context.Context, left []process.Record) map[string][]
 	return adopted
 }
 
+// errNoBoth: nobody knows whether there is room for its successor beside it.
+var errNoBoth = errors.New("its model has changed")
+
 // holdDevices enters a replica's GPUs into the account.
-func (a *App) holdDevices(r process.Record) error {
-	if a.ledger == nil {
+func (a *App) holdDevices(l leftover) error {
+	switch {
+	case l.outdated && !a.lifeOf(l.model).Surge:
+		return errNoBoth
+	case a.ledger == nil:
 		return nil
+	case len(l.Devices) == 0 && l.model.Spec.Devices.Count > 0:
+		return errNoAccount
 	}
-	if len(r.Devices) == 0 {
-		for i := range a.config.Models {
-			if m := &a.config.Models[i]; m.Name == r.Model && m.Spec.Devices.Count > 0 {
-				return errNoAccount
-			}
-		}
-	}
-	return a.ledger.Adopt(r.Model, r.ID, r.Devices, r.Share)
+	return a.ledger.Adopt(l.Model, l.ID, l.Devices, l.Share)
 }

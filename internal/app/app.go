@@ -17,6 +17,7 @@ import (
 
 	"pilotlight/activator"
 	"pilotlight/activator/ledger"
+	"pilotlight/backends"
 	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
@@ -263,7 +264,7 @@ func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, e
 	observer := a.telemetry.observer(c.ModelID)
 	observer.SlowStart = a.noteSlow
 	act, err := activator.New(activator.Options{
-		Name: c.Name, Config: c.Activator, Launcher: a.launcher(c, starts, keep), SpecHash: c.Spec.Hash(),
+		Name: c.Name, Config: a.lifeOf(c), Launcher: a.launcher(c, starts, keep), SpecHash: c.Spec.Hash(),
 		Totals: a.totals, Ledger: accountsOf(a.ledger), Durations: a.durations, Logger: a.log, Observer: observer,
 		FirstID: first, Adopted: adopted,
 	})
@@ -275,6 +276,14 @@ func (a *App) addModel(c *config.Model, adopted ...activator.Adopted) (*model, e
 	a.models[c.Name] = m
 	a.mu.Unlock()
 	return m, nil
+}
+
+// lifeOf is how the model's replicas live. New ones come beside those of an old spec where it is known that both have room: where no GPU is
+// asked for, or somebody keeps account of them.
+func (a *App) lifeOf(c *config.Model) activator.Config {
+	life := c.Activator
+	life.Surge = c.Spec.Driver == backends.DriverProcess && (c.Spec.Devices.Count == 0 || a.ledger != nil)
+	return life
 }
 
 func (a *App) launcher(c *config.Model, s *starts, keep *atomic.Bool) activator.Launcher {

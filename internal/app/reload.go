@@ -124,7 +124,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 		running.id, running.specHash = m.ModelID, m.Spec.Hash()
 		a.mu.Unlock()
 		a.setTerms(m)
-		if err := running.activator.Update(m.Activator, a.launcher(m, running.starts, running.keep), m.Spec.Hash()); err != nil {
+		if err := running.activator.Update(a.lifeOf(m), a.launcher(m, running.starts, running.keep), m.Spec.Hash()); err != nil {
 			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
 	}

@@ -78,7 +78,7 @@ func (t *telemetry) observer(modelID string) activator.Observer {
 		ColdStart: func(c activator.ColdStart) {
 			result := "ready"
 			switch {
-			case errors.Is(c.Err, context.Canceled), errors.Is(c.Err, activator.ErrUnwanted):
+			case errors.Is(c.Err, context.Canceled), errors.Is(c.Err, activator.ErrUnwanted), errors.Is(c.Err, activator.ErrNoRoom):
 				result = "cancelled"
 			case c.Err != nil:
 				result = string(failureClass(c.Err))

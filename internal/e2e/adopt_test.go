@@ -380,3 +380,89 @@ func TestReplicasAreKeptOnExit(t *testing.T) {
 		t.Errorf("engines %v are left", left)
 	}
 }
+
+// asks sends requests in turns until it is told to stop, each of which must be answered, and reports the longest wait.
+func (s *server) asks(model string) (stop func() time.Duration) {
+	done, longest := make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		var most time.Duration
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				longest <- most
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			marker := fmt.Sprint("marker ", i)
+			a := s.ask(context.Background(), "a", model, marker, i%2 == 0)
+			a.wants(s.t, marker, i%2 == 0)
+			most = max(most, a.took)
+		}
+	}()
+	return func() time.Duration { close(done); return <-longest }
+}
+
+// A changed command: the old replica serves until the new one does, whether the file changes under a running gateway or between two.
+func TestChangedModelIsReplacedNewFirst(t *testing.T) {
+	const start = 6 * time.Second
+	model := func(ttft string) string {
+		return config(simModel(t, "m", "scaling: {replicas: 1}", "--sim-start", start.String(), "--sim-ttft", ttft))
+	}
+	s := serve(t, model("1ms"))
+	s.Until(60*time.Second, "the first replica serves", func() bool { return s.model("m").State == "ready" })
+	first, _, _ := s.only("m")
+	replaced := func(old int, stop func() time.Duration) int {
+		t.Helper()
+		s.Until(60*time.Second, "another takes its place", func() bool {
+			m := s.model("m")
+			return len(m.Replicas) == 1 && m.Replicas[0].PID != old && m.Replicas[0].State == "ready"
+		})
+		if most := stop(); most >= start-time.Second {
+			t.Errorf("somebody has waited %v, as if for a start", most)
+		}
+		if left := s.Engines(); len(left) != 1 {
+			t.Errorf("engines %v, want one", left)
+		}
+		pid, _, _ := s.only("m")
+		return pid
+	}
+	stop := s.asks("m")
+	s.Write(model("2ms"))
+	second := replaced(first, stop)
+
+	s.Kill()
+	s.Write(model("3ms"))
+	s.Start()
+	if m := s.model("m"); len(m.Replicas) != 2 || m.Replicas[0].PID != second && m.Replicas[1].PID != second {
+		t.Errorf("got %+v, want process %d and its heir", m.Replicas, second)
+	}
+	third := replaced(second, s.asks("m"))
+
+	// And if it dies in the midst of that.
+	s.Write(model("4ms"))
+	s.Until(20*time.Second, "the heir starts", func() bool { return len(s.records()) == 2 && s.records()[1].State == process.StateStarting })
+	s.Kill()
+	s.Start()
+	if n := len(s.Engines()); n != 2 {
+		t.Errorf("%d engines, want the old one and its heir", n)
+	}
+	replaced(third, s.asks("m"))
+}
+
+// What no engine would take is not put in the place of one that serves.
+func TestBadChangeLeavesTheOldReplica(t *testing.T) {
+	s := serve(t, config(simModel(t, "m", "")))
+	s.ask(t.Context(), "a", "m", "x", false).wants(t, "x", false)
+	pid, _, _ := s.only("m")
+	s.Write(config(simModel(t, "m", "", "--sim-fail", "oom-weights")))
+	s.Until(30*time.Second, "the failure is told", func() bool { return s.model("m").Failure != nil })
+	s.ask(t.Context(), "a", "m", "y", true).wants(t, "y", true)
+	if now := s.model("m").Replicas[0].PID; now != pid {
+		t.Errorf("process %d serves, want %d", now, pid)
+	}
+	s.Write(config(simModel(t, "m", "", "--sim-ttft", "1ms")))
+	s.Until(30*time.Second, "a good one takes its place", func() bool {
+		m := s.model("m")
+		return len(m.Replicas) == 1 && m.Replicas[0].PID != pid && m.Replicas[0].State == "ready"
+	})
+}

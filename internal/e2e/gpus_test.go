@@ -396,3 +396,37 @@ func TestGPUsOfModelsThatAlwaysRunAreNotWaitedFor(t *testing.T) {
 	s.ask(t.Context(), "a", "b", "y", false).wants(t, "y", false)
 	g.consistent(s)
 }
+
+// A changed model's new replica starts beside the old one where a GPU is free, and after it where none is.
+func TestReplacementGoesByTheGPUs(t *testing.T) {
+	for _, count := range []int{1, 2} {
+		t.Run(strconv.Itoa(count), func(t *testing.T) {
+			g := withGPUs(t, count)
+			model := func(version string) string { return config(g.model("m", "1", "env_vars: {VERSION: "+version+"}")) }
+			s := serve(t, model("'1'"))
+			s.ask(t.Context(), "a", "m", "one", false).wants(t, "one", false)
+			old := s.model("m").Replicas[0].PID
+			s.Write(model("'2'"))
+			s.Until(30*time.Second, "the old one is gone", func() bool {
+				_, there := g.claims()[old]
+				return !there
+			})
+			if most := int(g.most.Load()); most != count {
+				t.Errorf("%d engines at once, want %d", most, count)
+			}
+			s.ask(t.Context(), "a", "m", "two", true).wants(t, "two", true)
+			// As at a restart with a changed file.
+			old = s.model("m").Replicas[0].PID
+			s.Kill()
+			s.Write(model("'3'"))
+			s.Start()
+			s.ask(t.Context(), "a", "m", "three", false).wants(t, "three", false)
+			s.Until(30*time.Second, "the old one is gone", func() bool {
+				_, there := g.claims()[old]
+				return !there
+			})
+			s.ask(t.Context(), "a", "m", "four", true).wants(t, "four", true)
+			g.consistent(s)
+		})
+	}
+}
