@@ -18,6 +18,9 @@ type State uint8
 //	 │                                             sleep or wake failed
 //	 └── exit seen while Ready, Asleep or Draining (its remains are still swept by Stop)
 //
+// A replica that an earlier gateway left enters at Starting or Ready. One of an old spec is told to leave when another is ready in its
+// place, or at once; see replace.go.
+//
 // What an event does in a state. "·" is ignored and counted; every step ends in decide (decide.go), which
 // starts, wakes, grants and gives up according to what is wanted then.
 //
