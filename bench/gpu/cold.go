@@ -54,8 +54,8 @@ var coldScene = scene{
 			return err
 		}},
 		{name: "EBNF grammar", do: func(ctx context.Context, p *play) error {
-			a, err := p.ask(ctx, chat("small", "Is the sky blue?", map[string]any{"ebnf": "root ::= answer \", \" (\"surely\" | \"perhaps\")\nanswer ::= \"yes\" | \"no\""}))
-			if err == nil && !slices.Contains([]string{"yes, surely", "yes, perhaps", "no, surely", "no, perhaps"}, a.Text) {
+			a, err := p.ask(ctx, chat("small", "Is the sky blue?", map[string]any{"ebnf": "root ::= answer \"-\" (\"surely\" | \"perhaps\")\nanswer ::= \"yes\" | \"no\""}))
+			if err == nil && !slices.Contains([]string{"yes-surely", "yes-perhaps", "no-surely", "no-perhaps"}, a.Text) {
 				err = fmt.Errorf("%q is not of the grammar", a.Text)
 			}
 			return err
