@@ -18,12 +18,13 @@ type owner struct {
 	instances map[uint64]Instance  // started and not gone
 	gates     map[uint64]*replica  // the latest admission word of each instance
 
-	results  []event // of immediate effects, not stepped yet
-	changed  bool    // the view is out of date
-	counted  moment  // when positions were counted last
-	detached context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	results   []event // of immediate effects, not stepped yet
+	changed   bool    // the view is out of date
+	sleepless bool    // it was told that the model is not put to sleep any more
+	counted   moment  // when positions were counted last
+	detached  context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
 }
 
 func (o *owner) init(m *Model, opts Options) {

@@ -16,6 +16,7 @@ func (o *owner) publish() {
 		return
 	}
 	o.changed = false
+	o.noteSleepless()
 	c := &o.core
 	v := &view{live: c.live(), failure: c.failure, sleepless: c.sleepless >= sleepTries, counters: c.counters, subject: o.subject}
 	if c.leaving != staying {

@@ -29,13 +29,19 @@ func (o *owner) noteSleep(e *event) {
 	if wake && e.err == nil && s.spec == o.core.spec && m.durations != nil {
 		m.durations.RecordWake(o.subject, took)
 	}
-	if e.err != nil && s.spec == o.core.spec && o.core.sleepless == sleepTries-1 {
-		m.log.Warn("sleeping went wrong again; idle replicas of the model stay awake until it is configured anew or retried",
-			slog.String("model", m.name), slog.Any("error", e.err))
-	}
 	if m.observer.Sleep != nil {
 		m.observer.Sleep(Sleep{Model: m.name, Replica: e.id, Wake: wake, Duration: took, Err: e.err})
 	}
+}
+
+// noteSleepless tells once that the model is not put to sleep any more.
+func (o *owner) noteSleepless() {
+	gaveUp := o.core.sleepless >= sleepTries
+	if gaveUp && !o.sleepless {
+		o.model.log.Warn("sleeping went wrong twice in a row; idle replicas of the model stay awake until it is configured anew or retried",
+			slog.String("model", o.model.name))
+	}
+	o.sleepless = gaveUp
 }
 
 // RecordWake remembers how long a replica took to wake up. Of a spec that was never started nothing is remembered.

@@ -1,9 +1,12 @@
 package activator
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,14 +55,21 @@ func TestSleepAndWakeAreBounded(t *testing.T) {
 func TestWhatWentWrongTwiceIsNotTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLauncher{takes: 5 * time.Second}
-		m := newTestModel(t, sleepyConfig(), l)
+		var log bytes.Buffer
+		m := newTestModel(t, sleepyConfig(), l, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 		defer closeModel(t, m)
 		for n := range 2 {
+			if text := log.String(); strings.Contains(text, "twice in a row") {
+				t.Errorf("given up after %d: %s", n, text)
+			}
 			wait(t, enqueue(t, m, Request{})).Release()
 			l.instance(n).failSleep.Store(true)
 			time.Sleep(11 * time.Second)
 			synctest.Wait()
 			wantState(t, m, Cold)
+		}
+		if text := log.String(); strings.Count(text, "twice in a row") != 1 {
+			t.Errorf("the log says %s", text)
 		}
 		if s := m.Status(); !s.Sleepless || s.BadSleeps != 2 || s.Sleeps != 2 {
 			t.Errorf("the status is %+v", s)

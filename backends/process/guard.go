@@ -136,7 +136,11 @@ func (g *guard) step(ctx context.Context, now time.Time) (time.Duration, error) 
 }
 
 // generates asks the server for a token. SGLang answers once any token was made for anybody, and 503 after 20 s without.
+// One that sleeps is not asked: it would die.
 func (r *Replica) generates(ctx context.Context) (alive bool, err error) {
+	if err := r.sleep.turn(awake, awake); err != nil {
+		return false, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.endpoint.Addr+"/health_generate", nil)

@@ -98,7 +98,10 @@ func TestSleepOutOfTurn(t *testing.T) {
 	if err := r.Sleep(t.Context()); !errors.Is(err, errWrongTurn) {
 		t.Errorf("putting a sleeper to sleep: %v", err)
 	}
-	if v := seenBy(t, r); v.Routes["POST /resume_memory_occupation"] != 0 || v.Routes["POST /release_memory_occupation"] != 1 {
+	if _, err := r.generates(t.Context()); !errors.Is(err, errWrongTurn) {
+		t.Errorf("a probe that generates: %v", err)
+	}
+	if v := seenBy(t, r); v.Routes["GET /health_generate"] != 0 || v.Routes["POST /resume_memory_occupation"] != 0 || v.Routes["POST /release_memory_occupation"] != 1 {
 		t.Errorf("the engine has seen %v", v.Routes)
 	}
 	if err := r.Wake(t.Context()); err != nil { // it is none the worse for it
