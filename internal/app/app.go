@@ -181,7 +181,13 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.gateway.SetTracing(a.tracing.use(c.Traces, to))
 	undo = append(undo, func() { a.endTracing() })
-	undo = append(undo, func() { a.closeModels(context.Background()) })
+	undo = append(undo, func() {
+		// A gateway that cannot start leaves the replicas that it has found for the one that can.
+		a.keepReplicas()
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		a.closeModels(now)
+	})
 	for i := range c.Models {
 		if _, err = a.addModel(&c.Models[i], adopted[c.Models[i].Name]...); err != nil {
 			return nil, err

@@ -37,11 +37,7 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	defer a.reloading.Unlock()
 
 	if a.opts.KeepReplicas {
-		a.mu.Lock()
-		for _, m := range a.models { // what leaves the configuration has no next gateway
-			m.keep.Store(true)
-		}
-		a.mu.Unlock()
+		a.keepReplicas()
 		tell(2, "waiting for requests in flight; replicas that are ready stay")
 	} else {
 		tell(2, "waiting for requests in flight, then stopping replicas")
@@ -72,6 +68,15 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	a.durations.Close()
 	a.endTracing()
 	return errors.Join(edge, models, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
+}
+
+// keepReplicas lets what is ready outlive the gateway. Models that leave the configuration have no next one.
+func (a *App) keepReplicas() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.models {
+		m.keep.Store(true)
+	}
 }
 
 // tracesPatience is how long a shutdown waits for the collector to take the last spans.
