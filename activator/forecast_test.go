@@ -108,13 +108,15 @@ func TestPercentNeverFalls(t *testing.T) {
 		last := 0.0
 		for range 190 {
 			time.Sleep(time.Second)
+			synctest.Wait() // what happens in the same moment has happened
 			s := k.Status()
 			if s.Percent < last || s.Percent > 99 {
 				t.Fatalf("from %.1f %% to %.1f %%", last, s.Percent)
 			}
 			last = s.Percent
-			if r := m.Status().Replicas[0]; r.ETA != m.Status().ETA || r.Percent != s.Percent {
-				t.Errorf("the replica's ETA %v of %v, %v %%", r.ETA, m.Status().ETA, r.Percent)
+			status := m.Status()
+			if r := status.Replicas[0]; r.ETA != status.ETA || r.Percent != s.Percent {
+				t.Errorf("the replica's ETA %v of %v, %v %%", r.ETA, status.ETA, r.Percent)
 			}
 		}
 		wait(t, k).Release()
