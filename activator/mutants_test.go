@@ -266,7 +266,7 @@ var mutants = []struct {
 	{mutant{name: "falling asleep closes nothing", scenario: "sleep", ignoresFence: true}, "I1"},
 	{mutant{name: "nobody is woken", scenario: "sleep", effect: dropping(effWake)}, ""},
 	{mutant{name: "the end of a sleep is not told", scenario: "sleep", event: losing(evSlept)}, ""},
-	{mutant{name: "the end of a wake is not told", scenario: "two sleepers", event: losing(evWoken)}, ""},
+	{mutant{name: "the end of a wake is not told", scenario: "sleep", event: losing(evWoken)}, ""},
 	{mutant{name: "bad sleeps are forgotten", scenario: "sleep goes wrong", after: func(w *world, _ event) { w.core.sleepless = 0 }}, "I13"},
 	{mutant{name: "a bad wake turns waiters away", scenario: "sleep goes wrong", after: func(w *world, e event) {
 		if e.kind == evWoken && e.err != nil && w.core.queue.len() > 0 {
