@@ -111,7 +111,7 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// heard tells what time it is, shortly before something is written.
+// heard tells what time it is, shortly before something is written; zero: not any more.
 func (c *clientConn) heard(now time.Time) {
 	if c.secure == nil { // else another goroutine may be writing
 		c.clock = now

@@ -8,7 +8,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"pilotlight/activator"
-	"pilotlight/auth"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
 	"pilotlight/gateway/sse"
@@ -18,19 +17,17 @@ import (
 // goroutine (the handler, then the body stream that fasthttp reads); only clientLeft comes from elsewhere. It is used again for
 // other requests: between newExchange and release it is one request's, and nobody may keep it.
 type exchange struct {
-	g        *Gateway
-	rec      record
-	body     stream
-	taken    bool // body lives on after the handler, and releases the exchange
-	model    *Model
-	route    *route
-	identity auth.Identity
-	asked    string // the model's name as the client wrote it
-	stream   bool
-	fields   jsonbody.Fields
-	patch    jsonbody.Patch
+	g      *Gateway
+	rec    record
+	body   stream
+	taken  bool // body lives on after the handler, and releases the exchange
+	model  *Model
+	route  *route
+	asked  string // the model's name as the client wrote it
+	stream bool
+	fields jsonbody.Fields
+	patch  jsonbody.Patch
 
-	start     time.Time
 	deadline  time.Time // timeouts.request
 	waitUntil time.Time // end of the wait for a replica
 	lastIO    time.Time // request sent, or engine heard
@@ -89,13 +86,11 @@ const keptText = 16 << 10
 func (x *exchange) release() {
 	x.dropFragment()
 	x.splitter.Reset()
-	x.patch.Reset(nil)
-	x.fields = jsonbody.Fields{}
-	clear(x.request.Body)
+	x.forget()
 	x.g, x.rec = nil, record{}
 	x.body.reset()
-	x.taken, x.model, x.route, x.identity, x.asked, x.stream = false, nil, nil, auth.Identity{}, "", false
-	x.deadline, x.waitUntil, x.lastIO, x.start = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	x.taken, x.model, x.route, x.asked, x.stream = false, nil, nil, "", false
+	x.deadline, x.waitUntil, x.lastIO = time.Time{}, time.Time{}, time.Time{}
 	x.step, x.attempts, x.ticket, x.lease, x.target = stepAcquire, 0, nil, activator.Lease{}, nil
 	x.rid = x.rid[:0]
 	x.request = transport.Request{Extra: x.request.Extra[:0], Body: x.request.Body[:0]}
@@ -106,13 +101,12 @@ func (x *exchange) release() {
 	exchanges.Put(x)
 }
 
-// forget gives the request's body back once the engine has answered: it is not sent again, and a stream may last for minutes.
-func (x *exchange) forget(ctx *fasthttp.RequestCtx) {
+// forget lets go of the client's body.
+func (x *exchange) forget() {
 	x.patch.Reset(nil)
 	x.fields = jsonbody.Fields{}
 	clear(x.request.Body)
 	x.request.Body = x.request.Body[:0]
-	ctx.Request.ResetBody()
 }
 
 // leaving is closed when the client leaves.
@@ -193,7 +187,7 @@ func (x *exchange) acquire() error {
 	if lease, ok := x.model.Activator.TryAcquire(); ok {
 		return x.granted(lease)
 	}
-	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.identity.Tenant, Bytes: int64(len(x.fields.Body()))})
+	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(x.fields.Body()))})
 	if err != nil {
 		return activatorError(err, x.model.Activator.Status().ETA)
 	}

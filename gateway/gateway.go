@@ -95,7 +95,7 @@ const (
 // New makes a gateway without models.
 func New(o Options) (*Gateway, error) {
 	if o.Keys == nil || o.Meter == nil || o.Histograms == nil {
-		return nil, errors.New("gateway: keys and a meter are required")
+		return nil, errors.New("gateway: keys, a meter and histograms are required")
 	}
 	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog, bodyTimeout: bodyTimeout}
 	if g.logger == nil {

@@ -27,7 +27,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	start := rec.start
 	rec.bytesIn = len(ctx.PostBody())
 	rec.trace = g.trace(ctx, rec)
-	x.route, x.start = rec.route, start
+	x.route = rec.route
 
 	identity, identifyErr := g.identify(&ctx.Request.Header, start, &rec.conn.key)
 	asked, err := x.sniff(ctx)
@@ -47,7 +47,6 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 		return
 	}
 	rec.identity = identity
-	x.identity = identity
 	wish, hint, apiErr := waitHeaders(&ctx.Request.Header)
 	if apiErr != nil {
 		g.refuse(ctx, rec, apiErr)

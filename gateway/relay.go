@@ -43,6 +43,7 @@ func (s *stream) relay() error {
 // receive waits for more from the engine. Silence is filled with heartbeats, between events only.
 func (s *stream) receive() error {
 	x := s.x
+	x.rec.conn.heard(time.Time{}) // what was heard before may not have been written, and grows old now
 	if !s.waiting {
 		// Time that the client took to read is not the engine's.
 		s.waiting, x.lastIO = true, time.Now()

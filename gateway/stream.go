@@ -128,7 +128,9 @@ func (s *stream) commit(ctx *fasthttp.RequestCtx) {
 	if s.early {
 		s.beat()
 	} else {
-		s.x.forget(ctx)
+		// It is not sent again, and a stream may last for minutes.
+		s.x.forget()
+		ctx.Request.ResetBody()
 	}
 	if !ctx.Request.Header.IsHTTP11() {
 		s.plain(ctx)

@@ -552,6 +552,16 @@ func TestTimeouts(t *testing.T) {
 		}
 		checkSSE(t, w.body())
 	})
+	// What the engine said last was not passed on, so nothing was written when it was heard: the time of then is not that of the writing.
+	t.Run("idle stream after a comment", func(t *testing.T) {
+		m := cold(time.Second, time.Minute)
+		m.Timeouts = limits
+		m.Timeouts.IdleStream = 300 * time.Millisecond
+		w := newEdge(t, edgeOptions{model: m}, streaming(roleChunk, 200*time.Millisecond, ": working\n\n", time.Minute)).streamed(streamBodyText)
+		if code := lastError(t, w); code != "stream_stalled" {
+			t.Errorf("code %q", code)
+		}
+	})
 	t.Run("request", func(t *testing.T) {
 		m := cold(time.Second, time.Second)
 		m.Timeouts = limits

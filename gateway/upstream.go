@@ -34,7 +34,7 @@ func (x *exchange) send() error {
 	if gone {
 		return errClientLeft
 	}
-	x.lastIO = x.start // a moment ago, unless something was waited for
+	x.lastIO = x.rec.start // a moment ago, unless something was waited for
 	if x.ticket != nil || x.attempts > 1 {
 		x.lastIO = time.Now()
 	}
