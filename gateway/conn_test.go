@@ -146,7 +146,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 	l := newWatched(t, listen(t))
 	c, client := watchedPair(t, l)
 	c.stall.Store(int64(time.Second)) // a busy machine may keep the reader from its turn for a while
-	const size = 48 << 20 // buffers of both ends take up to 10 MiB of it at once
+	const size = 48 << 20             // buffers of both ends take up to 10 MiB of it at once
 	go func() {
 		buf := make([]byte, 512<<10)
 		for {
