@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -51,9 +50,9 @@ type transfer struct {
 	partial  *partial
 	release  func() error
 	digest   chan digested
-	wait     []int       // chunks that nobody has taken; guarded by download.mu, as are the following
-	active   int         // workers on it
-	single   atomic.Bool // the server gives whole files only; set under download.mu
+	wait     []int // chunks that nobody has taken; guarded by download.mu, as are the following
+	active   int   // workers on it
+	single   bool  // the server gives whole files only
 	restarts int
 }
 
@@ -118,7 +117,7 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 	for range s.connections {
 		workers.Go(func() {
 			for ctx.Err() == nil {
-				t, chunks, ok := d.next(ctx)
+				t, chunks, whole, ok := d.next(ctx)
 				if !ok {
 					return
 				}
@@ -126,7 +125,7 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 				switch {
 				case chunks == nil:
 					err = d.begin(ctx, t, opened)
-				case t.single.Load():
+				case whole:
 					err = d.fetchWhole(ctx, t, chunks)
 				default:
 					err = d.fetchChunk(ctx, t, chunks[0])
@@ -179,14 +178,14 @@ func (s *Store) room(path string, need int64) error {
 	return nil
 }
 
-// next is what a worker does next: chunks of an open file, or (nil chunks) opening one.
-func (d *download) next(ctx context.Context) (*transfer, []int, bool) {
+// next is what a worker does next: a chunk of an open file, all that are missing of one that only comes whole, or (nil chunks) opening one.
+func (d *download) next(ctx context.Context) (t *transfer, chunks []int, whole, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for ctx.Err() == nil {
 		for _, t := range d.open {
 			n := 1
-			if t.single.Load() {
+			if t.single {
 				if t.active > 0 {
 					continue // till those that asked for parts have given them back
 				}
@@ -198,20 +197,20 @@ func (d *download) next(ctx context.Context) (*transfer, []int, bool) {
 			if len(t.wait) == 0 {
 				d.open = slices.DeleteFunc(d.open, func(o *transfer) bool { return o == t })
 			}
-			return t, chunks, true
+			return t, chunks, t.single, true
 		}
 		if len(d.todo) > 0 {
 			t := d.todo[0]
 			d.todo = d.todo[1:]
 			d.opening++
-			return t, nil, true
+			return t, nil, false, true
 		}
 		if d.opening == 0 && len(d.open) == 0 {
-			return nil, nil, false
+			return nil, nil, false, false
 		}
 		d.changed.Wait()
 	}
-	return nil, nil, false
+	return nil, nil, false, false
 }
 
 // blobName is the blob that has a transfer's content, or "" while that is not known.
@@ -330,7 +329,7 @@ func (d *download) fetchChunk(ctx context.Context, t *transfer, i int) error {
 	t.active--
 	if errors.Is(err, errNoRanges) {
 		err = nil
-		t.single.Store(true)
+		t.single = true
 		t.wait = append(t.wait, i)
 		if !slices.Contains(d.open, t) {
 			d.open = append(d.open, t)

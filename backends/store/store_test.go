@@ -1,0 +1,335 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// noise is content that repeats only with its seed.
+func noise(seed byte, n int) []byte {
+	b := make([]byte, n)
+	var key [32]byte
+	key[0] = seed
+	rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+func newStore(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := New(Options{Path: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.backoff = time.Millisecond
+	return s
+}
+
+// checkSnapshot compares a snapshot with the hub's files, byte for byte, and looks for what must not be left.
+func checkSnapshot(t *testing.T, got Snapshot, want map[string][]byte) {
+	t.Helper()
+	if len(got.Files) != len(want) {
+		t.Errorf("got %d files, want %d", len(got.Files), len(want))
+	}
+	for name, content := range want {
+		b, err := os.ReadFile(filepath.Join(got.Path, name))
+		if err != nil {
+			t.Error(err)
+		} else if !bytes.Equal(b, content) {
+			t.Errorf("%s: got other content than the source has", name)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(got.Path, "../..", ours, "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left {
+		if !strings.Contains(l, "/named/") {
+			t.Errorf("left over: %s", l)
+		}
+	}
+}
+
+func TestFetchFromHub(t *testing.T) {
+	hub, dir := newFakeHub(t), t.TempDir()
+	hub.token = "hf_secret"
+	hub.fill()
+	s := newStore(t, dir)
+	var last Progress
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t), Progress: func(p Progress) { last = p }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+	if len(hub.secrets) > 0 {
+		t.Error("the second host got the token")
+	}
+	if last.Phase != Finished || last.FilesDone != 6 || last.Files != 6 || last.BytesDone != last.Bytes || last.Bytes == 0 {
+		t.Errorf("progress at the end: %+v", last)
+	}
+	// copy.safetensors has the content of model-2.safetensors, which need not be fetched twice.
+	if want := int64(len(hub.files["model-1.safetensors"]) + len(hub.files["model-2.safetensors"])); hub.bytesServed() != want {
+		t.Errorf("large files: %d bytes were served, want %d", hub.bytesServed(), want)
+	}
+	if hub.signed > 4 {
+		t.Errorf("the hub was asked %d times where the four chunks of two files lie", hub.signed)
+	}
+	found, err := s.Find(hub.repo, "", Filter{})
+	if err != nil || found.Guessed || len(found.Files) != 6 || found.Path != got.Path {
+		t.Errorf("Find: %+v, %v", found, err)
+	}
+	if to, err := os.Readlink(filepath.Join(got.Path, "sub/dir/tokenizer é.json")); err != nil || to != "../../../../blobs/"+gitOID([]byte("{}")) {
+		t.Errorf("link: %s, %v", to, err)
+	}
+	before := hub.bytesServed()
+	if _, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil || hub.bytesServed() != before {
+		t.Errorf("the second fetch: %v; it fetched %d bytes", err, hub.bytesServed()-before)
+	}
+}
+
+func TestFetchWithFilterThenRest(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.fill()
+	s := newStore(t, t.TempDir())
+	some := Filter{Include: []string{"*.json"}, Exclude: []string{"config*"}}
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t), Filter: some})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Files) != 1 || hub.bytesServed() != 0 {
+		t.Errorf("got %d files and %d bytes of weights, want 1 and 0", len(got.Files), hub.bytesServed())
+	}
+	if _, err := s.Find(hub.repo, "main", some); err != nil {
+		t.Errorf("what was asked for is there: %v", err)
+	}
+	if _, err := s.Find(hub.repo, "main", Filter{}); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("got %v, want ErrIncomplete", err)
+	}
+	got, err = s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+}
+
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct {
+		name, code string
+		status     int
+		want       error
+	}{
+		{"missing", "RepoNotFound", 404, ErrNotFound},
+		{"missing, told to a stranger", "RepoNotFound", 401, ErrNotFound},
+		{"gated", "GatedRepo", 403, ErrGated},
+		{"gated, told to a stranger", "GatedRepo", 401, ErrGated},
+		{"revision", "RevisionNotFound", 404, ErrRevisionNotFound},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hub, dir := newFakeHub(t), t.TempDir()
+			hub.refusals = map[string]int{c.code: c.status}
+			_, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Errorf("the store has %v", left)
+			}
+		})
+	}
+}
+
+func TestWrongTokenIsToldApart(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.token = "right"
+	src, err := NewHub(HubOptions{Repo: hub.repo, Endpoint: hub.hub.URL, Token: "wrong"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := src.List(t.Context(), ""); !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("got %v, want ErrUnauthorized without the token", err)
+	}
+}
+
+// once fails the first n requests in a way, for each path and range.
+func once(n int, how func(w http.ResponseWriter, r *http.Request)) func(http.ResponseWriter, *http.Request) bool {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		key := r.URL.Path + r.Header.Get("Range")
+		seen[key]++
+		fail := seen[key] <= n
+		mu.Unlock()
+		if fail {
+			how(w, r)
+		}
+		return fail
+	}
+}
+
+func TestTroublesOnTheWay(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail func(http.ResponseWriter, *http.Request) bool
+	}{
+		{"too many requests", once(2, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Retry-After", "0"); w.WriteHeader(429) })},
+		{"server errors", once(3, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })},
+		{"connections that break", once(1, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hub := newFakeHub(t)
+			hub.fill()
+			hub.fail = c.fail
+			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkSnapshot(t, got, hub.files)
+		})
+	}
+}
+
+func TestBodiesThatEndEarlyGoOnWhereTheyStopped(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.add("model.safetensors", noise(3, 6<<20), true)
+	content := hub.files["model.safetensors"]
+	cut := false
+	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+		if cut {
+			return false
+		}
+		cut = true
+		w.Header().Set("Content-Length", "6291456")
+		w.WriteHeader(200)
+		w.Write(content[:4<<20])
+		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+	if !cut || hub.bytesServed() > 7<<20 { // what was in flight when the connection broke may be lost
+		t.Errorf("%d bytes were served for a file of %d", hub.bytesServed(), len(content))
+	}
+}
+
+func TestWrongContentIsNeverPublished(t *testing.T) {
+	hub, dir := newFakeHub(t), t.TempDir()
+	hub.fill()
+	lie := bytes.Clone(hub.files["model-1.safetensors"])
+	lie[len(lie)-1] ^= 1
+	hub.lies["model-1.safetensors"] = lie
+	s := newStore(t, dir)
+	if _, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrHashMismatch) {
+		t.Fatalf("got %v, want ErrHashMismatch", err)
+	}
+	for _, p := range []string{"models--org--model/blobs/" + sha(hub.files["model-1.safetensors"]), "models--org--model/snapshots/" + hub.commit, "models--org--model/refs/main"} {
+		if _, err := os.Lstat(filepath.Join(dir, p)); err == nil {
+			t.Errorf("%s was published", p)
+		}
+	}
+	hub.mu.Lock()
+	delete(hub.lies, "model-1.safetensors")
+	hub.mu.Unlock()
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+}
+
+func TestAnotherSizeIsAChange(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.fill()
+	hub.lies["model-2.safetensors"] = noise(9, 4<<20)
+	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrChanged) {
+		t.Fatalf("got %v, want ErrChanged", err)
+	}
+}
+
+func TestManyAskersOneDownload(t *testing.T) {
+	hub, dir := newFakeHub(t), t.TempDir()
+	hub.fill()
+	src := hub.source(t)
+	// Two stores on one folder stand for two processes: their locks conflict as those of processes do.
+	stores := []*Store{newStore(t, dir), newStore(t, dir)}
+	var askers sync.WaitGroup
+	for i := range 40 {
+		askers.Go(func() {
+			if _, err := stores[i%2].Fetch(t.Context(), Request{Repo: hub.repo, Source: src}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	askers.Wait()
+	if want := int64(23<<20 + 12345); hub.bytesServed() != want {
+		t.Errorf("%d bytes were served, want %d", hub.bytesServed(), want)
+	}
+}
+
+func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.add("model.safetensors", noise(3, 6<<20), true)
+	reached, free := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	hub.fail = func(_ http.ResponseWriter, r *http.Request) bool {
+		first.Do(func() { close(reached) })
+		select {
+		case <-free:
+		case <-r.Context().Done():
+		}
+		return false
+	}
+	s := newStore(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	errs := make(chan error)
+	go func() {
+		_, err := s.Fetch(ctx, Request{Repo: hub.repo, Source: hub.source(t)})
+		errs <- err
+	}()
+	<-reached
+	cancel()
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want context.Canceled", err)
+	}
+	close(free)
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+}
+
+// wideSource lists a file that no disk holds.
+type wideSource struct{ Folder }
+
+func (wideSource) List(context.Context, string) (Listing, error) {
+	return Listing{Commit: strings.Repeat("1", 40), Files: []File{{Path: "w", Size: 1 << 60, SHA256: strings.Repeat("2", 64)}}}, nil
+}
+
+func (wideSource) Open(context.Context, string, File, int64, int64) (io.ReadCloser, error) {
+	return nil, errors.New("nothing may be fetched")
+}
+
+func TestFullDiskIsForeseen(t *testing.T) {
+	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: "wide", Source: wideSource{}}); !errors.Is(err, ErrDiskFull) {
+		t.Fatalf("got %v, want ErrDiskFull", err)
+	}
+}
