@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // ErrIncomplete is what Find returns for a model that is not, or not wholly, in the store.
@@ -64,7 +65,39 @@ func openFolder(store, repo string) (*folder, error) {
 			return nil, errors.Join(err, root.Close())
 		}
 	}
+	if err := f.sweep(time.Now()); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
 	return f, nil
+}
+
+// leftFor is how old a file of one step must be before it counts as left by a process that was killed: no step takes minutes.
+const leftFor = time.Hour
+
+// sweep removes what killed processes left of single steps; unfinished downloads stay.
+func (f *folder) sweep(now time.Time) error {
+	entries, err := fs.ReadDir(f.root.FS(), ours)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		kind, _, _ := strings.Cut(e.Name(), "-")
+		if kind != "write" && kind != "link" && kind != "snapshot" {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process finished its step
+		} else if err != nil {
+			return err
+		}
+		if now.Sub(info.ModTime()) > leftFor {
+			if err := f.root.RemoveAll(path.Join(ours, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // replace writes a small file in one step, as seen by readers.

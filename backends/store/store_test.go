@@ -18,7 +18,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		child()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // noise is content that repeats only with its seed.
 func noise(seed byte, n int) []byte {
@@ -39,8 +44,8 @@ func newStore(t *testing.T, dir string) *Store {
 	return s
 }
 
-// checkSnapshot compares a snapshot with the hub's files, byte for byte, and looks for what must not be left.
-func checkSnapshot(t *testing.T, got Snapshot, want map[string][]byte) {
+// checkContent compares a snapshot with the hub's files, byte for byte.
+func checkContent(t *testing.T, got Snapshot, want map[string][]byte) {
 	t.Helper()
 	if len(got.Files) != len(want) {
 		t.Errorf("got %d files, want %d", len(got.Files), len(want))
@@ -53,6 +58,12 @@ func checkSnapshot(t *testing.T, got Snapshot, want map[string][]byte) {
 			t.Errorf("%s: got other content than the source has", name)
 		}
 	}
+}
+
+// checkSnapshot compares a snapshot with the hub's files and looks for what must not be left.
+func checkSnapshot(t *testing.T, got Snapshot, want map[string][]byte) {
+	t.Helper()
+	checkContent(t, got, want)
 	left, err := filepath.Glob(filepath.Join(got.Path, "../..", ours, "*", "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +269,7 @@ func TestWrongContentIsNeverPublished(t *testing.T) {
 func TestAnotherSizeIsAChange(t *testing.T) {
 	hub := newFakeHub(t)
 	hub.fill()
-	hub.lies["model-2.safetensors"] = noise(9, 4<<20)
+	hub.lies["model-1.safetensors"] = noise(9, 21<<20)
 	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrChanged) {
 		t.Fatalf("got %v, want ErrChanged", err)
 	}
