@@ -89,7 +89,7 @@ func translate(pattern string) string {
 			b.WriteString(strings.NewReplacer(`\`, `\\`, `[`, `\[`, `]`, `\]`, `^`, `\^`).Replace(set))
 			b.WriteByte(']')
 		default:
-			b.WriteString(regexp.QuoteMeta(string(c)))
+			b.WriteString(regexp.QuoteMeta(string([]byte{c}))) // a byte, which may be part of a rune
 		}
 	}
 	return b.String() + `\z`

@@ -67,7 +67,7 @@ print(json.dumps({
 }
 
 func TestOfficialClientFetchesTheSameAndWeReadIt(t *testing.T) {
-	hub, theirs, ours := newFakeHub(t), t.TempDir(), t.TempDir()
+	hub, theirs, own := newFakeHub(t), t.TempDir(), t.TempDir()
 	hub.fill()
 	var at string
 	runOfficial(t, `
@@ -90,11 +90,11 @@ print(json.dumps(snapshot_download("org/model")))
 		t.Errorf("fetching it again: %v, %d bytes", err, hub.bytesServed()-before)
 	}
 
-	if _, err := newStore(t, ours).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil {
+	if _, err := newStore(t, own).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"blobs", "snapshots", "refs", "trees"} {
-		a, b := tree(t, filepath.Join(theirs, "models--org--model", part)), tree(t, filepath.Join(ours, "models--org--model", part))
+		a, b := tree(t, filepath.Join(theirs, "models--org--model", part)), tree(t, filepath.Join(own, "models--org--model", part))
 		for name, content := range a {
 			if b[name] != content {
 				t.Errorf("%s/%s: theirs and ours differ", part, name)

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +214,54 @@ func TestTroublesOnTheWay(t *testing.T) {
 			}
 			checkSnapshot(t, got, hub.files)
 		})
+	}
+}
+
+func TestAddressesThatGetOldAreAskedForAgain(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.fill()
+	var mu sync.Mutex
+	used := map[string]bool{}
+	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		old := used[r.URL.RawQuery]
+		used[r.URL.RawQuery] = true
+		if old {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return old
+	}
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+}
+
+func TestListingsAreRetried(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.fill()
+	var tries atomic.Int32
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tries.Add(1) < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		hub.serveHub(w, r)
+	}))
+	defer flaky.Close()
+	src, err := NewHub(HubOptions{Repo: hub.repo, Endpoint: flaky.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	// The pages' links lead to the hub itself, which is another origin than the one that was asked.
+	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: src}); !errors.Is(err, ErrBadListing) {
+		t.Errorf("got %v, want ErrBadListing for a next page elsewhere", err)
+	}
+	if n := tries.Load(); n < 3 {
+		t.Errorf("the hub was asked %d times, want 3 or more", n)
 	}
 }
 

@@ -50,6 +50,8 @@ var layers = []layer{
 		"a driver starts and stops; when, is the activator's decision, which it must not be able to make"},
 	{"backends/static", []string{"backends"}, nil,
 		"as backends/process"},
+	{"backends/store", nil, nil,
+		"files of models come and stay there whoever needs them; when to fetch is decided elsewhere"},
 	{"router", []string{"backends", "backends/transport"}, nil,
 		"it chooses among names and replicas by their plain values and by how a call failed; it starts nothing"},
 	{"gateway", []string{"gateway/...", "auth", "router", "activator", "backends", "backends/transport"}, nil,
