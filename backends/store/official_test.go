@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"pilotlight/internal/testtools"
@@ -93,7 +94,21 @@ print(json.dumps(snapshot_download("org/model")))
 	if _, err := newStore(t, own).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"blobs", "snapshots", "refs", "trees"} {
+	// The listing says the same; how the JSON is laid out does not matter.
+	listings := make([]any, 2)
+	for i, dir := range []string{theirs, own} {
+		text, err := os.ReadFile(filepath.Join(dir, "models--org--model/trees", hub.commit+".json"))
+		if err == nil {
+			err = json.Unmarshal(text, &listings[i])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !reflect.DeepEqual(listings[0], listings[1]) {
+		t.Errorf("listings: theirs %v, ours %v", listings[0], listings[1])
+	}
+	for _, part := range []string{"blobs", "snapshots", "refs"} {
 		a, b := tree(t, filepath.Join(theirs, "models--org--model", part)), tree(t, filepath.Join(own, "models--org--model", part))
 		for name, content := range a {
 			if b[name] != content {

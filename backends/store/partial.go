@@ -157,7 +157,7 @@ func newHash(f File) hash.Hash {
 // digest reads the chunks in order as they come in, so that checking costs no time after the last one, and returns the hash in hex. It
 // ends with errAborted after abort.
 func (p *partial) digest(f File) (string, error) {
-	h, buffer := newHash(f), make([]byte, 256<<10)
+	h, buffer := newHash(f), make([]byte, min(256<<10, max(1, f.Size)))
 	for i := range p.done {
 		p.mu.Lock()
 		for !p.done[i] && !p.aborted {

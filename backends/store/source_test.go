@@ -262,9 +262,13 @@ func TestFetchFromPlainServer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: "plain", Source: src})
+			var last Progress
+			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: "plain", Source: src, Progress: func(p Progress) { last = p }})
 			if err != nil {
 				t.Fatal(err)
+			}
+			if last.BytesDone != last.Bytes || last.FilesDone != last.Files || last.BytesFetched < last.Bytes {
+				t.Errorf("progress at the end: %+v", last)
 			}
 			checkSnapshot(t, got, files)
 			for _, f := range got.Files {

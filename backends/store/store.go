@@ -158,7 +158,7 @@ func (s *Store) join(ctx context.Context, r Request) (f *flight, leave func()) {
 func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot, err error) {
 	if isHex(r.Revision, 40) { // a commit never changes, so nobody need be asked about one that is here
 		if found, err := s.Find(r.Repo, r.Revision, r.Filter); err == nil && !found.Guessed {
-			m.update(func(p *Progress) { p.Phase, p.Files, p.FilesDone = Finished, len(found.Files), len(found.Files) })
+			m.update(func(p *Progress) { *p = whole(found) })
 			return found, nil
 		} else if err != nil && !errors.Is(err, ErrIncomplete) {
 			return Snapshot{}, err
@@ -180,6 +180,11 @@ func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot,
 	chosen := r.Filter.choose(list.Files)
 	if len(chosen) == 0 {
 		return Snapshot{}, fmt.Errorf("%s at %s: none of its %d files is chosen: %w", r.Repo, r.Revision, len(list.Files), ErrFileNotFound)
+	}
+	// What is here as it should be is not written to, so that a cache that others own can be used.
+	if found, err := s.Find(r.Repo, r.Revision, r.Filter); err == nil && !found.Guessed && found.Commit == list.Commit {
+		m.update(func(p *Progress) { *p = whole(found) })
+		return found, nil
 	}
 	dir, err := openFolder(s.path, r.Repo)
 	if err != nil {
@@ -208,6 +213,16 @@ func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot,
 	}
 	m.phase(Finished)
 	return Snapshot{Repo: r.Repo, Commit: list.Commit, Path: filepath.Join(dir.path, "snapshots", list.Commit), Files: chosen}, nil
+}
+
+// whole is the progress of what needs none.
+func whole(s Snapshot) Progress {
+	p := Progress{Phase: Finished, Files: len(s.Files), FilesDone: len(s.Files)}
+	for _, f := range s.Files {
+		p.Bytes += f.Size
+	}
+	p.BytesDone = p.Bytes
+	return p
 }
 
 // tag marks the folder as a cache for backup programs, as the hub's client does (https://bford.info/cachedir/).

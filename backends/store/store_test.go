@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -214,6 +215,73 @@ func TestTroublesOnTheWay(t *testing.T) {
 			}
 			checkSnapshot(t, got, hub.files)
 		})
+	}
+}
+
+func TestSilentConnectionsAreGivenUp(t *testing.T) {
+	hub := newFakeHub(t)
+	hub.fill()
+	var silent atomic.Bool
+	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+		if !silent.CompareAndSwap(false, true) {
+			return false
+		}
+		w.Header().Set("Content-Length", "3145728")
+		w.WriteHeader(http.StatusOK)
+		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
+		<-r.Context().Done() // until the client hangs up
+		return true
+	}
+	src := hub.source(t)
+	src.web.stall = 100 * time.Millisecond
+	s := newStore(t, t.TempDir())
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: src, Filter: Filter{Include: []string{"model-2*"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, map[string][]byte{"model-2.safetensors": hub.files["model-2.safetensors"]})
+	if !silent.Load() {
+		t.Error("no connection was silent")
+	}
+}
+
+func TestManySmallFiles(t *testing.T) {
+	hub := newFakeHub(t)
+	for i := range 1000 {
+		hub.add(fmt.Sprintf("d%d/f%d", i%7, i), fmt.Appendf(nil, "%d", i), false)
+	}
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSnapshot(t, got, hub.files)
+}
+
+func BenchmarkFetch(b *testing.B) {
+	content := noise(1, 256<<20)
+	want := sha(content)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if filepath.Base(r.URL.Path) == sumsFile {
+			fmt.Fprintf(w, "%s  w\n", want)
+			return
+		}
+		http.ServeContent(w, r, "w", time.Time{}, bytes.NewReader(content))
+	}))
+	defer server.Close()
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		src, err := NewPlain(server.URL, "", 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := New(Options{Path: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Fetch(b.Context(), Request{Repo: "w", Source: src}); err != nil {
+			b.Fatal(err)
+		}
+		src.Close()
 	}
 }
 

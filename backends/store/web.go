@@ -15,7 +15,7 @@ import (
 // stallTimeout ends a connection that sends nothing for so long; the rest is asked for again.
 const stallTimeout = 30 * time.Second
 
-var errStalled = fmt.Errorf("nothing came for %s", stallTimeout)
+var errStalled = errors.New("the connection went silent")
 
 // web is an HTTP client that sends a secret to one origin only and follows redirects itself, because net/http keeps Authorization also for
 // subdomains of the first host and from https to http.
@@ -23,6 +23,7 @@ type web struct {
 	client *http.Client
 	origin *url.URL
 	token  string // "" is none
+	stall  time.Duration
 }
 
 func newWeb(base *url.URL, token string, connections int) *web {
@@ -38,7 +39,7 @@ func newWeb(base *url.URL, token string, connections int) *web {
 		Protocols:             new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(true) // HTTP/2 would put all ranges on one connection
-	return &web{origin: base, token: token, client: &http.Client{
+	return &web{origin: base, token: token, stall: stallTimeout, client: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -99,8 +100,8 @@ func withoutQuery(err error) error {
 }
 
 // newBody reads length bytes of resp and turns silence and an early end into errors. cancel ends the request.
-func newBody(ctx context.Context, resp *http.Response, length int64, cancel context.CancelCauseFunc) io.ReadCloser {
-	return &body{ctx: ctx, body: resp.Body, left: length, cancel: cancel, stalled: time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
+func newBody(ctx context.Context, resp *http.Response, length int64, stall time.Duration, cancel context.CancelCauseFunc) io.ReadCloser {
+	return &body{ctx: ctx, body: resp.Body, left: length, cancel: cancel, stall: stall, stalled: time.AfterFunc(stall, func() { cancel(errStalled) })}
 }
 
 type body struct {
@@ -108,6 +109,7 @@ type body struct {
 	body    io.ReadCloser
 	left    int64
 	cancel  context.CancelCauseFunc
+	stall   time.Duration
 	stalled *time.Timer
 }
 
@@ -118,7 +120,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	if n > 0 {
-		b.stalled.Reset(stallTimeout)
+		b.stalled.Reset(b.stall)
 	}
 	switch {
 	case b.left > 0 && err == io.EOF:
@@ -187,5 +189,5 @@ func (w *web) ranged(ctx context.Context, address string, header http.Header, si
 		resp.Body.Close()
 		return nil, resp, first, nil
 	}
-	return newBody(ctx, resp, length, cancel), resp, first, nil
+	return newBody(ctx, resp, length, w.stall, cancel), resp, first, nil
 }
