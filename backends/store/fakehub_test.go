@@ -51,6 +51,8 @@ func newFakeHub(t *testing.T) *fakeHub {
 }
 
 func (h *fakeHub) add(name string, content []byte, large bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.files[name], h.large[name] = content, large
 }
 
@@ -174,6 +176,13 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	c.hub.served += int64(len(p))
 	c.hub.mu.Unlock()
 	return c.ResponseWriter.Write(p)
+}
+
+// failWith has the second host ask fail first, which says whether it answered.
+func (h *fakeHub) failWith(fail func(http.ResponseWriter, *http.Request) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail = fail
 }
 
 // bytesServed is how much content of large files went out.

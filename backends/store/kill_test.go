@@ -50,7 +50,7 @@ func TestKilledDownloadGoesOn(t *testing.T) {
 	hub.add("model-3.safetensors", content, true)
 	var mu sync.Mutex
 	asked := map[int64]int{} // by chunk of model-3, in this run
-	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/blob/model-3.safetensors" {
 			return false
 		}
@@ -72,7 +72,7 @@ func TestKilledDownloadGoesOn(t *testing.T) {
 			}
 		}
 		return true
-	}
+	})
 	marks := filepath.Join(dir, "models--org--model", partials, sha(content)+".marks")
 	kills := 0
 	for run := 0; ; run++ {

@@ -208,7 +208,7 @@ func TestTroublesOnTheWay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			hub := newFakeHub(t)
 			hub.fill()
-			hub.fail = c.fail
+			hub.failWith(c.fail)
 			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
 			if err != nil {
 				t.Fatal(err)
@@ -222,7 +222,7 @@ func TestSilentConnectionsAreGivenUp(t *testing.T) {
 	hub := newFakeHub(t)
 	hub.fill()
 	var silent atomic.Bool
-	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if !silent.CompareAndSwap(false, true) {
 			return false
 		}
@@ -231,7 +231,7 @@ func TestSilentConnectionsAreGivenUp(t *testing.T) {
 		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
 		<-r.Context().Done() // until the client hangs up
 		return true
-	}
+	})
 	src := hub.source(t)
 	src.web.stall = 100 * time.Millisecond
 	s := newStore(t, t.TempDir())
@@ -290,7 +290,7 @@ func TestAddressesThatGetOldAreAskedForAgain(t *testing.T) {
 	hub.fill()
 	var mu sync.Mutex
 	used := map[string]bool{}
-	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		old := used[r.URL.RawQuery]
@@ -299,7 +299,7 @@ func TestAddressesThatGetOldAreAskedForAgain(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 		}
 		return old
-	}
+	})
 	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -338,7 +338,7 @@ func TestBodiesThatEndEarlyGoOnWhereTheyStopped(t *testing.T) {
 	hub.add("model.safetensors", noise(3, 6<<20), true)
 	content := hub.files["model.safetensors"]
 	cut := false
-	hub.fail = func(w http.ResponseWriter, r *http.Request) bool {
+	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if cut {
 			return false
 		}
@@ -348,7 +348,7 @@ func TestBodiesThatEndEarlyGoOnWhereTheyStopped(t *testing.T) {
 		w.Write(content[:4<<20])
 		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
-	}
+	})
 	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -418,14 +418,14 @@ func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
 	hub.add("model.safetensors", noise(3, 6<<20), true)
 	reached, free := make(chan struct{}), make(chan struct{})
 	var first sync.Once
-	hub.fail = func(_ http.ResponseWriter, r *http.Request) bool {
+	hub.failWith(func(_ http.ResponseWriter, r *http.Request) bool {
 		first.Do(func() { close(reached) })
 		select {
 		case <-free:
 		case <-r.Context().Done():
 		}
 		return false
-	}
+	})
 	s := newStore(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error)
