@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -199,15 +200,12 @@ func (d *download) find(t *transfer) (string, error) {
 	if err != nil || blob == "" {
 		return "", err
 	}
-	info, err := d.dir.root.Lstat("blobs/" + blob)
-	if errors.Is(err, fs.ErrNotExist) {
+	// Not through root: the hub's client may keep a blob in a store shared among models and a link here. It is only looked at.
+	info, err := os.Stat(filepath.Join(d.dir.path, "blobs", blob))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (info.Size() != t.Size || !info.Mode().IsRegular()) {
 		return "", nil
 	} else if err != nil {
 		return "", err
-	}
-	// The hub's client may keep a blob elsewhere and a link here; its size is checked when the model is looked up.
-	if info.Mode().IsRegular() && info.Size() != t.Size {
-		return "", nil
 	}
 	return blob, nil
 }

@@ -245,6 +245,35 @@ func TestSilentConnectionsAreGivenUp(t *testing.T) {
 	}
 }
 
+func TestDamagedCacheIsMended(t *testing.T) {
+	hub, dir := newFakeHub(t), t.TempDir()
+	hub.fill()
+	s := newStore(t, dir)
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := filepath.Join(dir, "models--org--model/blobs")
+	for _, damage := range []func(blob string) error{
+		os.Remove,
+		func(blob string) error { return os.Truncate(blob, 7) },
+		func(blob string) error { return errors.Join(os.Remove(blob), os.Symlink("/nowhere/at/all", blob)) },
+		func(string) error { return os.Remove(filepath.Join(got.Path, "config.json")) },
+	} {
+		if err := damage(filepath.Join(blobs, sha(hub.files["model-2.safetensors"]))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(hub.repo, "", Filter{}); !errors.Is(err, ErrIncomplete) {
+			t.Errorf("got %v, want ErrIncomplete", err)
+		}
+		mended, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSnapshot(t, mended, hub.files)
+	}
+}
+
 func TestManySmallFiles(t *testing.T) {
 	hub := newFakeHub(t)
 	for i := range 1000 {
