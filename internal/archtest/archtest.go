@@ -32,6 +32,8 @@ var layers = []layer{
 		"the state machine is explored exhaustively; anything it imported would have to be explored with it"},
 	{"activator/ledger", []string{"activator"}, nil,
 		"who gets which device depends on what models do, not on how devices are found or engines are run"},
+	{"activator/scaling", nil, nil,
+		"how many replicas are wanted follows from numbers; it must not be able to start one"},
 	{"backends", nil, nil,
 		"these are the plain values that everybody shares; an import would be a cycle in waiting"},
 	{"backends/transport", []string{"backends"}, nil,

@@ -1,0 +1,208 @@
+package scaling
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Observation is what is seen of a model at one moment.
+type Observation struct {
+	At time.Duration // since whenever the caller counts from; never less than the one before, never negative
+
+	InFlight int // requests that replicas work on
+	Queued   int // requests that wait for a replica
+
+	// Arrived and Finished count requests since the Scaler was made: those that came, and those that replicas are done with. Whoever left
+	// the queue without having been served is in neither Finished nor Queued.
+	Arrived, Finished uint64
+
+	Ready    int // replicas that serve
+	Starting int // replicas that will
+
+	// StartTime is what one more replica would take to be ready, StartLeft what the next of those Starting still needs. 0: not known, or none.
+	StartTime, StartLeft time.Duration
+
+	// Ceiling is how many replicas the devices allow, those at hand counted; 0: no bound is known.
+	Ceiling int
+}
+
+// Reason says what a Decision rests on.
+type Reason uint8
+
+// The reasons, in the order in which they are looked at: a later one prevails if it asks for more.
+const (
+	ReasonIdle    Reason = iota // nothing came for as long as a replica is kept
+	ReasonMin                   // configured
+	ReasonDemand                // somebody is or was there a short while ago, and one is enough
+	ReasonLoad                  // the average over the window
+	ReasonBacklog               // what waits would take longer than a start
+	ReasonBurst                 // sudden load
+	ReasonHeld                  // was needed a short while ago
+	ReasonMax                   // more would be wanted than is configured
+	ReasonDevices               // more would be wanted than there are devices for
+)
+
+var reasonNames = [...]string{"idle", "min", "demand", "load", "backlog", "burst", "held", "max", "devices"}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason %d", r)
+}
+
+// Decision is how many replicas are wanted, and why.
+type Decision struct {
+	Want   int
+	Reason Reason
+	Load   float64 // the average over the window, in the unit of the metric
+	Burst  float64 // the same over the burst window
+}
+
+// Scaler keeps what a decision needs of the past: a window of ticks, and one moment per replica.
+type Scaler struct {
+	config   Config
+	window   window
+	last     Observation
+	begun    bool
+	service  float64 // seconds that a request is in flight, as last measured; 0: not known
+	busyAt   time.Duration
+	wasBusy  bool
+	neededAt []time.Duration // [n−1]: when n replicas were last needed
+	held     int             // what was last decided, without the bound of devices
+	gaveUpAt time.Duration
+}
+
+// New returns an error that names every value that cannot be.
+func New(c Config) (*Scaler, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	s := &Scaler{config: c, neededAt: make([]time.Duration, c.Max), held: c.Min, gaveUpAt: -c.GiveUpEvery}
+	s.window.length = c.Window / windowTicks
+	return s, nil
+}
+
+// Observe takes what is seen now and decides. Counters that went backwards count as unchanged.
+func (s *Scaler) Observe(o Observation) Decision {
+	s.take(o)
+	d := s.needed(o)
+	s.hold(&d, o.At)
+	s.held = d.Want
+	if o.Ceiling > 0 && d.Want > o.Ceiling {
+		d.Want, d.Reason = o.Ceiling, ReasonDevices
+	}
+	return d
+}
+
+// take adds the observation to the window and measures the time in flight.
+func (s *Scaler) take(o Observation) {
+	if !s.begun {
+		s.begun = true
+		s.window.newest, s.window.at = int64(o.At/s.window.length), o.At
+	}
+	s.window.advance(o.At, s.last.InFlight)
+	arrived, finished := since(o.Arrived, s.last.Arrived), since(o.Finished, s.last.Finished)
+	s.window.count(arrived, max(0, finished+float64(o.InFlight-s.last.InFlight)), finished)
+	if o.InFlight > 0 || o.Queued > 0 || arrived > 0 {
+		s.busyAt, s.wasBusy = o.At, true
+	}
+	// By those that were started, where they are more: of the many that a new replica gets at once few are done at first, and each of
+	// those would seem to have taken all the time. What is too short so is so only until as many are done.
+	if sum := &s.window.sum; sum.busy > 0 && max(sum.started, sum.finished) > 0 {
+		s.service = sum.busy / max(sum.started, sum.finished)
+	}
+	s.last = o
+}
+
+func since(now, before uint64) float64 {
+	if now < before {
+		return 0
+	}
+	return float64(now - before)
+}
+
+// load is a rate of arrivals in the unit of the metric.
+func (s *Scaler) load(rate float64) float64 {
+	if s.config.RequestRate > 0 {
+		return rate
+	}
+	return rate * s.service
+}
+
+// needed is what the present asks for, between Min and Max.
+func (s *Scaler) needed(o Observation) Decision {
+	c, target := &s.config, s.config.target()
+	have := o.Ready + o.Starting
+	d := Decision{Want: c.Min, Reason: ReasonMin, Load: s.load(s.window.rate()), Burst: s.load(s.window.burstRate())}
+	if c.Min == 0 {
+		d.Reason = ReasonIdle
+	}
+	raise := func(n int, r Reason) {
+		if n > d.Want {
+			d.Want, d.Reason = n, r
+		}
+	}
+	if s.wasBusy && o.At-s.busyAt <= c.ScaledownAfter {
+		raise(1, ReasonDemand)
+	}
+	// What is in flight can say that the replicas at hand are needed, but not that more are: it may be a backlog that is being worked
+	// off, and what is in flight already cannot move to a new replica.
+	if c.Concurrency > 0 {
+		raise(count(min(s.window.sum.busy/s.window.seconds(), float64(o.Ready)*target), target), ReasonLoad)
+	}
+	raise(count(d.Load, target), ReasonLoad)
+	raise(s.backlog(o, d.Burst), ReasonBacklog)
+	if c.BurstFactor > 0 && d.Burst >= c.BurstFactor*target*float64(max(1, have)) {
+		raise(count(d.Burst, target), ReasonBurst)
+	}
+	if d.Want > c.Max {
+		d.Want, d.Reason = c.Max, ReasonMax
+	}
+	return d
+}
+
+// count is load/target rounded up, but not for the sake of rounding errors.
+func count(load, target float64) int {
+	return int(min(math.Ceil(load/target-1e-9), math.MaxInt32))
+}
+
+// backlog is how many replicas are needed for what waits, while load keeps coming: none beyond those at hand if they are done with it
+// in Patience times a start, else as many as work the rest off in one more.
+func (s *Scaler) backlog(o Observation, load float64) int {
+	unit := s.service // what one waiting request adds to the load, times seconds
+	if s.config.RequestRate > 0 {
+		unit = 1
+	}
+	if o.Queued == 0 || o.Ready+o.Starting == 0 || o.StartTime <= 0 || unit == 0 || s.config.Patience < 0 {
+		return 0
+	}
+	target, start := s.config.target(), o.StartTime.Seconds()
+	horizon := start * s.config.Patience
+	capacity := target * (float64(o.Ready)*horizon + float64(o.Starting)*max(0, horizon-o.StartLeft.Seconds()))
+	rest := float64(o.Queued)*unit - max(0, capacity-load*horizon)
+	if rest <= 0 {
+		return 0
+	}
+	return count(load+rest/start, target)
+}
+
+// hold keeps what was needed less than ScaledownAfter ago, and gives up one at a time. The last one goes without that: whether the
+// model idles has been seen already.
+func (s *Scaler) hold(d *Decision, now time.Duration) {
+	for n := range d.Want {
+		s.neededAt[n] = now
+	}
+	if d.Want >= s.held || s.held <= 1 {
+		return
+	}
+	keep := s.held
+	if now-s.neededAt[s.held-1] >= s.config.ScaledownAfter && now-s.gaveUpAt >= s.config.GiveUpEvery {
+		keep--
+		s.gaveUpAt = now
+	}
+	if keep > d.Want {
+		d.Want, d.Reason = keep, ReasonHeld
+	}
+}

@@ -1,0 +1,276 @@
+package scaling
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+const start = 60 * time.Second
+
+// scene feeds a Scaler once a second with a fluid model of a fleet: requests arrive at a rate, each is in flight for a while, and a
+// replica takes as many at once as it is meant to.
+type scene struct {
+	t       *testing.T
+	scaler  *Scaler
+	config  Config
+	seen    Observation
+	work    float64   // fractions of requests that arrived or finished
+	ends    []float64 // when those in flight end, in seconds
+	ready   []float64 // when replicas are ready
+	service float64
+	most    int
+}
+
+func newScene(t *testing.T, c Config, service float64) *scene {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &scene{t: t, scaler: s, config: c, service: service}
+}
+
+// run lets seconds pass at a rate of arrivals, after at-once arrivals, and returns the last decision.
+func (s *scene) run(seconds int, rate float64, atOnce int) Decision {
+	var d Decision
+	for range seconds {
+		s.seen.At += time.Second
+		now := s.seen.At.Seconds()
+		s.work += rate + float64(atOnce)
+		atOnce = 0
+		s.seen.Arrived += uint64(s.work)
+		s.seen.Queued += int(s.work)
+		s.work -= float64(int(s.work))
+		left := s.ends[:0]
+		for _, end := range s.ends {
+			if end > now {
+				left = append(left, end)
+			}
+		}
+		s.seen.Finished += uint64(len(s.ends) - len(left))
+		s.ends = left
+		s.seen.Ready, s.seen.Starting, s.seen.StartLeft = 0, 0, 0
+		for _, at := range s.ready {
+			if at <= now {
+				s.seen.Ready++
+				continue
+			}
+			s.seen.Starting++
+			if left := time.Duration((at - now) * float64(time.Second)); s.seen.StartLeft == 0 || left < s.seen.StartLeft {
+				s.seen.StartLeft = left
+			}
+		}
+		for s.seen.Queued > 0 && float64(len(s.ends)) < float64(s.seen.Ready)*s.config.Concurrency {
+			s.ends = append(s.ends, now+s.service)
+			s.seen.Queued--
+		}
+		s.seen.InFlight, s.seen.StartTime = len(s.ends), start
+		d = s.scaler.Observe(s.seen)
+		if d.Want < s.config.Min || d.Want > s.config.Max {
+			s.t.Fatalf("at %v: wants %d, outside of %d to %d", s.seen.At, d.Want, s.config.Min, s.config.Max)
+		}
+		for len(s.ready) < d.Want {
+			s.ready = append(s.ready, now+start.Seconds())
+		}
+		s.ready = s.ready[:d.Want]
+		s.most = max(s.most, d.Want)
+	}
+	return d
+}
+
+func config() Config {
+	return Config{Max: 10, Concurrency: 10, ScaledownAfter: 5 * time.Minute}
+}
+
+func TestColdBacklogIsNotLoad(t *testing.T) {
+	s := newScene(t, config(), 2)
+	s.run(120, 1, 0) // learns that a request takes 2 s: one replica does 5 in a second
+	s.run(600, 0, 0)
+	if len(s.ready) != 0 {
+		t.Fatalf("%d replicas after 10 idle minutes", len(s.ready))
+	}
+	s.most = 0
+	s.run(300, 2, 0) // 120 wait when it is ready: 12 replicas' worth, if that were load
+	if s.most != 1 {
+		t.Errorf("got up to %d replicas for a load that takes 0.4 of one", s.most)
+	}
+}
+
+func TestFirstBacklogIsNotLoad(t *testing.T) {
+	s := newScene(t, config(), 2) // nothing is known of how long a request takes
+	s.run(300, 2, 0)
+	if s.most != 1 {
+		t.Errorf("got up to %d replicas for a load that takes 0.4 of one", s.most)
+	}
+}
+
+func TestSpikeIsWorkedOff(t *testing.T) {
+	s := newScene(t, config(), 2)
+	s.run(300, 1, 0)
+	s.run(300, 1, 200) // 40 s for one replica: less than a start
+	if s.most != 1 {
+		t.Errorf("got up to %d replicas for what one had done before a second was ready", s.most)
+	}
+	s.run(1, 1, 2000) // 400 s for one replica
+	if d := s.run(3, 1, 0); d.Want < 3 {
+		t.Errorf("got %+v for 400 s of work, want several replicas", d)
+	}
+}
+
+func TestLoadOverTheWindow(t *testing.T) {
+	s := newScene(t, config(), 2)
+	s.run(300, 4, 0)
+	if d := s.run(300, 7, 0); d.Want != 2 {
+		t.Errorf("got %+v for a load of 14, want 2 replicas", d)
+	}
+}
+
+func TestBurstCountsAtOnce(t *testing.T) {
+	c := config()
+	c.Patience = -1
+	s := newScene(t, c, 2)
+	s.run(300, 2, 0)
+	d := s.run(8, 30, 0)
+	if d.Want < 5 || d.Reason != ReasonBurst {
+		t.Errorf("8 s after the load rose to 60: got %+v, want about 6 replicas by burst", d)
+	}
+	if d.Load >= 20 {
+		t.Errorf("the average is %v already, so this shows nothing", d.Load)
+	}
+	c.BurstFactor = -1
+	calm := newScene(t, c, 2)
+	calm.run(300, 2, 0)
+	if d := calm.run(8, 30, 0); d.Want >= 5 {
+		t.Errorf("without burst mode: got %+v", d)
+	}
+}
+
+func TestSurplusGoesOneByOne(t *testing.T) {
+	c := config()
+	c.GiveUpEvery = 30 * time.Second
+	s := newScene(t, c, 2)
+	s.run(1500, 20, 0) // what the beginning took for a burst is forgotten
+	top := len(s.ready)
+	if top < 4 {
+		t.Fatalf("%d replicas for a load of 40", top)
+	}
+	s.run(290, 1, 0)
+	if len(s.ready) != top {
+		t.Fatalf("%d of %d replicas left before the time was up", len(s.ready), top)
+	}
+	last, lastAt, gone := top, time.Duration(0), 0
+	for range 600 {
+		s.run(1, 1, 0)
+		if n := len(s.ready); n != last {
+			if last-n != 1 || lastAt != 0 && s.seen.At-lastAt < c.GiveUpEvery {
+				t.Errorf("from %d to %d replicas %v after the last", last, n, s.seen.At-lastAt)
+			}
+			last, lastAt = n, s.seen.At
+			gone++
+		}
+	}
+	if last != 1 || gone != top-1 {
+		t.Errorf("%d replicas in the end, want 1", last)
+	}
+}
+
+func TestIdleGoesToMin(t *testing.T) {
+	for _, least := range []int{0, 1, 2} {
+		c := config()
+		c.Min = least
+		s := newScene(t, c, 2)
+		s.run(200, 1, 0)
+		if s.run(295, 0, 0); len(s.ready) != max(1, least) {
+			t.Errorf("min %d: %d replicas before the time is up", least, len(s.ready))
+		}
+		if d := s.run(20, 0, 0); d.Want != least {
+			t.Errorf("min %d: got %+v after the time is up", least, d)
+		}
+	}
+}
+
+func TestRequestRate(t *testing.T) {
+	s, err := New(Config{Max: 10, RequestRate: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Decision
+	for i := range 120 {
+		d = s.Observe(Observation{At: time.Duration(i) * time.Second, Arrived: uint64(i) * 12, Finished: uint64(i) * 12, Ready: 3})
+	}
+	if d.Want != 3 || d.Load < 11.5 || d.Load > 12.5 {
+		t.Errorf("12 in a second: got %+v, want 3 replicas", d)
+	}
+}
+
+func TestDevicesBound(t *testing.T) {
+	s := newScene(t, config(), 2)
+	s.seen.Ceiling = 2
+	d := s.run(600, 20, 0)
+	if d.Want != 2 || d.Reason != ReasonDevices {
+		t.Errorf("got %+v, want the 2 that there are devices for", d)
+	}
+}
+
+func TestConfigNamesEveryProblem(t *testing.T) {
+	_, err := New(Config{Min: 3, Max: 0, Concurrency: 1, RequestRate: 1, Window: -1, ScaledownAfter: -1})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"max is 0", "min is 3", "exactly one", "the window is", "scale-down time"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+}
+
+// TestAnything: whatever is seen, the answer stays in its bounds, falls by at most one, and its numbers are numbers.
+func TestAnything(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 300 {
+		c := Config{Max: 1 + r.IntN(8), Window: time.Duration(1+r.IntN(100)) * time.Second, ScaledownAfter: time.Duration(r.IntN(400)) * time.Second}
+		c.Min = r.IntN(c.Max + 1)
+		if r.IntN(2) == 0 {
+			c.Concurrency = 0.5 + 30*r.Float64()
+		} else {
+			c.RequestRate = 0.1 + 30*r.Float64()
+		}
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o Observation
+		last := c.Min
+		for range 200 {
+			o.At += time.Duration(r.Int64N(int64(20 * time.Second)))
+			o.Arrived += r.Uint64N(100)
+			if o.Arrived > 0 {
+				o.Finished = r.Uint64N(o.Arrived)
+			}
+			o.InFlight, o.Queued, o.Ready, o.Starting = r.IntN(100), r.IntN(1000), r.IntN(9), r.IntN(3)
+			o.StartTime, o.StartLeft = time.Duration(r.IntN(300))*time.Second, time.Duration(r.IntN(300))*time.Second
+			d := s.Observe(o)
+			if d.Want < c.Min || d.Want > c.Max || d.Want < last-1 || !(d.Load >= 0) || !(d.Burst >= 0) {
+				t.Fatalf("seed %d: %+v after %d, config %+v, observation %+v", seed, d, last, c, o)
+			}
+			last = d.Want
+		}
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	s, err := New(config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	o := Observation{Ready: 3, StartTime: start}
+	for b.Loop() {
+		o.At += time.Second
+		o.Arrived, o.Finished, o.InFlight = o.Arrived+7, o.Finished+7, 14
+		s.Observe(o)
+	}
+}
