@@ -72,6 +72,7 @@ type Scaler struct {
 	neededAt []time.Duration // [n−1]: when n replicas were last needed
 	held     int             // what was last decided, without the bound of devices
 	gaveUpAt time.Duration
+	burstEnd time.Duration
 }
 
 // New returns an error that names every value that cannot be.
@@ -154,7 +155,11 @@ func (s *Scaler) needed(o Observation) Decision {
 	}
 	raise(count(d.Load, target), ReasonLoad)
 	raise(s.backlog(o, d.Burst), ReasonBacklog)
+	// It stays a burst for a window, or the replicas that it got first would end it half way.
 	if c.BurstFactor > 0 && d.Burst >= c.BurstFactor*target*float64(max(1, have)) {
+		s.burstEnd = o.At + c.Window
+	}
+	if o.At < s.burstEnd {
 		raise(count(d.Burst, target), ReasonBurst)
 	}
 	if d.Want > c.Max {

@@ -56,6 +56,8 @@ var layers = []layer{
 		"files of models come and stay there whoever needs them; when to fetch is decided elsewhere"},
 	{"router", []string{"backends", "backends/transport"}, nil,
 		"it chooses among names and replicas by their plain values and by how a call failed; it starts nothing"},
+	{"router/prefix", nil, nil,
+		"it weighs bytes and numbers; how a replica is reached is nothing to it"},
 	{"gateway", []string{"gateway/...", "auth", "router", "activator", "backends", "backends/transport"}, nil,
 		"the edge knows what a replica is, not how one is run: drivers stay behind the activator's interfaces"},
 	{"gateway/jsonbody", nil, nil,

@@ -1,0 +1,133 @@
+package prefix
+
+import "errors"
+
+// ErrNoCandidate says that every candidate is full, or that there is none.
+var ErrNoCandidate = errors.New("no replica has room")
+
+// Candidate is a replica that may be chosen.
+type Candidate struct {
+	ID              uint64
+	InFlight, Limit int // Limit 0: none
+}
+
+// Claim is what a dispatched request adds to its replica's work, until Done. The zero value holds nothing. It has one owner at a time.
+type Claim struct {
+	Replica uint64
+	Matched int // bytes of the prompt that the replica is thought to have cached
+	work    float64
+}
+
+// Choose picks the candidate that will be done first with the prompt and output tokens of answer, remembers that it has the prompt from
+// now on, and counts the work as its own until Done. It returns the index in candidates; ErrNoCandidate if none has room. It waits for
+// nothing but the lock, and allocates only for blocks and replicas that were never seen, until the bound is reached.
+//
+// Passed over is who has more to do than Bound times the average of all candidates plus this request in full, so one replica never
+// gets everything for the sake of its cache. Somebody always has no more than the average. Among equals it takes turns.
+func (x *Index) Choose(b *Blocks, output int, candidates []Candidate) (int, Claim, error) {
+	var matched [MaxReplicas]uint16
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	known := x.walkLocked(b, &matched)
+	total := 0.0
+	for i := range candidates {
+		total += x.memberLocked(candidates[i].ID).work
+	}
+	full := x.cost(b, 0, output)
+	most := x.config.Bound*total/float64(max(1, len(candidates))) + full
+	best, bestBlocks, bestEnd, bestOver := -1, 0, 0.0, false
+	x.turn++
+	for k := range candidates {
+		i := int((x.turn + uint(k)) % uint(len(candidates)))
+		c := &candidates[i]
+		if c.Limit > 0 && c.InFlight >= c.Limit {
+			continue
+		}
+		m := x.byID[c.ID]
+		blocks := 0
+		if m.place >= 0 && known.has(m.place) {
+			blocks = int(matched[m.place])
+		}
+		// Those with room may all be over the bound, if the others are full: then it does not bind.
+		end, over := m.work+x.cost(b, blocks, output), m.work > most
+		if best < 0 || bestOver && !over || over == bestOver && end < bestEnd {
+			best, bestBlocks, bestEnd, bestOver = i, blocks, end, over
+		}
+	}
+	if best < 0 {
+		return -1, Claim{}, ErrNoCandidate
+	}
+	return best, x.claimLocked(b, candidates[best].ID, bestBlocks, output), nil
+}
+
+// Dispatch is Choose when another rule has chosen already.
+func (x *Index) Dispatch(b *Blocks, output int, id uint64) Claim {
+	var matched [MaxReplicas]uint16
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	known := x.walkLocked(b, &matched)
+	blocks := 0
+	if m := x.memberLocked(id); m.place >= 0 && known.has(m.place) {
+		blocks = int(matched[m.place])
+	}
+	return x.claimLocked(b, id, blocks, output)
+}
+
+func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
+	m := x.byID[id]
+	work := x.cost(b, blocks, output)
+	m.work += work
+	if m.place >= 0 {
+		x.recordLocked(b, m.place)
+	}
+	return Claim{Replica: id, Matched: blocks * BlockBytes, work: work}
+}
+
+// cost is what a replica has to do for a prompt of which it has so many blocks, in bytes of prompt computed.
+func (x *Index) cost(b *Blocks, blocks, output int) float64 {
+	return float64(b.bytes-blocks*BlockBytes) + float64(output)*x.config.OutputCost
+}
+
+// Computed takes the prompt's part off the claim: the first token has come, what remains is the output.
+func (x *Index) Computed(c *Claim, output int) {
+	rest := min(c.work, float64(output)*x.config.OutputCost)
+	x.release(c, c.work-rest)
+}
+
+// Done ends a claim. Once it has, it does nothing.
+func (x *Index) Done(c *Claim) { x.release(c, c.work) }
+
+func (x *Index) release(c *Claim, work float64) {
+	if work <= 0 {
+		return
+	}
+	c.work -= work
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if m := x.byID[c.Replica]; m != nil {
+		if m.work -= work; m.work < 0.5 { // rounding errors; no work is that small
+			m.work = 0
+		}
+	}
+}
+
+// Learn tells how much of a prompt the engine really had, as a share of its tokens, 0 to 1. Where that is clearly less than what was
+// matched, the replica keeps less than was thought, and an eighth of what is remembered of it goes; where it is not, its bound grows back
+// slowly.
+func (x *Index) Learn(b *Blocks, c Claim, share float64) {
+	if c.Matched == 0 || b.bytes == 0 {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.byID[c.Replica]
+	if m == nil || m.place < 0 {
+		return
+	}
+	p := &x.places[m.place]
+	if expected := float64(c.Matched) / float64(b.bytes); share < expected/2 {
+		x.shrinkLocked(m.place, len(p.ring)-len(p.ring)/8)
+		return
+	}
+	p.capacity = min(x.config.Capacity, p.capacity+max(1, p.capacity/256))
+}
