@@ -30,6 +30,10 @@ type Config struct {
 	Concurrency float64 // requests in flight that one replica is meant to have
 	RequestRate float64 // requests per second that one replica is meant to take
 
+	// Service is how long a request is in flight, as an earlier Scaler's Service has said: without it, the first start of a model is not
+	// followed by others until that is known. 0: not known. Not used with RequestRate.
+	Service time.Duration
+
 	// Window is what load is averaged over; 0: DefaultWindow.
 	Window time.Duration
 	// BurstFactor: a load over the burst window (a tenth of Window) of at least so many times what the replicas are meant for
@@ -59,7 +63,7 @@ func (c *Config) check() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"window", c.Window}, {"scale-down time", c.ScaledownAfter}, {"pause between two given up", c.GiveUpEvery}} {
+	}{{"time in flight", c.Service}, {"window", c.Window}, {"scale-down time", c.ScaledownAfter}, {"pause between two given up", c.GiveUpEvery}} {
 		if d.value < 0 {
 			problems = append(problems, fmt.Errorf("the %s is %v; it cannot be negative", d.name, d.value))
 		}

@@ -66,6 +66,7 @@ type Scaler struct {
 	window   window
 	last     Observation
 	begun    bool
+	calm     calm
 	service  float64 // seconds that a request is in flight, as last measured; 0: not known
 	busyAt   time.Duration
 	wasBusy  bool
@@ -82,8 +83,12 @@ func New(c Config) (*Scaler, error) {
 	}
 	s := &Scaler{config: c, neededAt: make([]time.Duration, c.Max), held: c.Min, gaveUpAt: -c.GiveUpEvery}
 	s.window.length = c.Window / windowTicks
+	s.service = c.Service.Seconds()
 	return s, nil
 }
+
+// Service is how long a request is in flight, as measured last; 0: not known yet.
+func (s *Scaler) Service() time.Duration { return time.Duration(s.service * float64(time.Second)) }
 
 // Observe takes what is seen now and decides. Counters that went backwards count as unchanged.
 func (s *Scaler) Observe(o Observation) Decision {
@@ -103,18 +108,53 @@ func (s *Scaler) take(o Observation) {
 		s.begun = true
 		s.window.newest, s.window.at = int64(o.At/s.window.length), o.At
 	}
-	s.window.advance(o.At, s.last.InFlight)
+	elapsed := o.At - s.last.At
+	s.window.advance(o.At, s.last.InFlight, s.last.Ready)
 	arrived, finished := since(o.Arrived, s.last.Arrived), since(o.Finished, s.last.Finished)
-	s.window.count(arrived, max(0, finished+float64(o.InFlight-s.last.InFlight)), finished)
+	started := max(0, finished+float64(o.InFlight-s.last.InFlight))
+	s.window.count(arrived, started, finished)
 	if o.InFlight > 0 || o.Queued > 0 || arrived > 0 {
 		s.busyAt, s.wasBusy = o.At, true
 	}
-	// By those that were started, where they are more: of the many that a new replica gets at once few are done at first, and each of
-	// those would seem to have taken all the time. What is too short so is so only until as many are done.
-	if sum := &s.window.sum; sum.busy > 0 && max(sum.started, sum.finished) > 0 {
-		s.service = sum.busy / max(sum.started, sum.finished)
+	if o.Queued == 0 && s.last.Queued == 0 {
+		s.calm.add(float64(s.last.InFlight)*elapsed.Seconds(), started, finished, math.Exp2(-elapsed.Seconds()/s.config.Window.Seconds()))
 	}
+	s.measure(o.Queued > 0)
 	s.last = o
+}
+
+// measure finds out how long a request is in flight. By those that were started, where they are more than those that are finished: of the
+// many that a new replica gets at once few are done at first, and each of those would seem to have taken all the time. What is too
+// short so is so only until as many are done.
+//
+// While somebody waits, replicas are as full as they may be, which can be more than they are meant to be, and then each request
+// takes longer than it would if there were enough of them. So then it is what it was when nobody waited, or what would make a replica as
+// fast with what it is meant to have as it is now, whichever is more: requests may really have become longer.
+func (s *Scaler) measure(crowded bool) {
+	sum := &s.window.sum
+	n := max(sum.started, sum.finished)
+	if n == 0 || sum.busy == 0 {
+		return
+	}
+	s.service = sum.busy / n
+	if calm := s.calm.service(); crowded && calm > 0 && sum.ready > 0 {
+		s.service = min(s.service, max(calm, s.service*s.config.Concurrency*sum.ready/sum.busy))
+	}
+}
+
+// calm is what was measured while nobody waited; the past weighs half as much after each Window.
+type calm struct{ busy, started, finished float64 }
+
+func (c *calm) add(busy, started, finished, keep float64) {
+	c.busy, c.started, c.finished = c.busy*keep+busy, c.started*keep+started, c.finished*keep+finished
+}
+
+// service is 0 if it is not known, or too little to go by.
+func (c *calm) service() float64 {
+	if n := max(c.started, c.finished); n >= 1 {
+		return c.busy / n
+	}
+	return 0
 }
 
 func since(now, before uint64) float64 {

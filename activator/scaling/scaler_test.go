@@ -106,6 +106,46 @@ func TestFirstBacklogIsNotLoad(t *testing.T) {
 	}
 }
 
+func TestWhatIsKnownHelpsTheFirstStart(t *testing.T) {
+	c := config()
+	s := newScene(t, c, 2)
+	s.run(50, 20, 0)
+	if s.most != 1 {
+		t.Fatalf("got up to %d replicas when nothing was known", s.most)
+	}
+	c.Service = 2 * time.Second
+	if s = newScene(t, c, 2); s.run(50, 20, 0).Want < 4 {
+		t.Errorf("got %d replicas for a load of 40", s.most)
+	}
+	s.run(100, 20, 0)
+	if got := s.scaler.Service(); got < 1500*time.Millisecond || got > 2500*time.Millisecond {
+		t.Errorf("measured %v for 2 s", got)
+	}
+}
+
+// TestFullReplicasAreNotLongRequests: what waits inside of a replica is no reason to believe that more replicas are needed than that.
+func TestFullReplicasAreNotLongRequests(t *testing.T) {
+	s, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Observation{Ready: 1, StartTime: start}
+	second := func(arrived, finished uint64, inFlight, queued int) {
+		o.At += time.Second
+		o.Arrived, o.Finished, o.InFlight, o.Queued = o.Arrived+arrived, o.Finished+finished, inFlight, queued
+		s.Observe(o)
+	}
+	for range 200 {
+		second(4, 4, 8, 0)
+	}
+	for i := range 100 { // twice as many in flight as are meant to be, and no faster for it
+		second(6, 5, 20, 5+i)
+	}
+	if got := s.Service(); got < 1900*time.Millisecond || got > 2100*time.Millisecond {
+		t.Errorf("got %v in flight, want the 2 s of a replica that is not too full", got)
+	}
+}
+
 func TestSpikeIsWorkedOff(t *testing.T) {
 	s := newScene(t, config(), 2)
 	s.run(300, 1, 0)

@@ -5,6 +5,7 @@ import "time"
 // tick is what happened in one windowTicks-th of the window.
 type tick struct {
 	busy     float64 // request-seconds in flight
+	ready    float64 // replica-seconds
 	arrived  float64
 	started  float64 // went from the queue to a replica
 	finished float64
@@ -19,13 +20,14 @@ type window struct {
 	sum    tick
 }
 
-// advance moves to now with so many in flight on the way, and drops what is older than the window.
-func (w *window) advance(now time.Duration, inFlight int) {
+// advance moves to now with so many in flight on so many replicas on the way, and drops what is older than the window.
+func (w *window) advance(now time.Duration, inFlight, ready int) {
 	for w.at < now {
 		end := min(now, time.Duration(w.newest+1)*w.length)
-		spent := float64(inFlight) * (end - w.at).Seconds()
-		w.current().busy += spent
-		w.sum.busy += spent
+		for _, t := range []*tick{w.current(), &w.sum} {
+			t.busy += float64(inFlight) * (end - w.at).Seconds()
+			t.ready += float64(ready) * (end - w.at).Seconds()
+		}
 		w.at = end
 		if end < now {
 			w.turn(now)
@@ -46,6 +48,7 @@ func (w *window) turn(now time.Duration) {
 	w.sum = tick{}
 	for i := range w.ticks {
 		w.sum.busy += w.ticks[i].busy
+		w.sum.ready += w.ticks[i].ready
 		w.sum.arrived += w.ticks[i].arrived
 		w.sum.started += w.ticks[i].started
 		w.sum.finished += w.ticks[i].finished
