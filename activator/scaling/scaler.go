@@ -62,18 +62,19 @@ type Decision struct {
 
 // Scaler keeps what a decision needs of the past: a window of ticks, and one moment per replica.
 type Scaler struct {
-	config   Config
-	window   window
-	last     Observation
-	begun    bool
-	calm     calm
-	service  float64 // seconds that a request is in flight, as last measured; 0: not known
-	busyAt   time.Duration
-	wasBusy  bool
-	neededAt []time.Duration // [n−1]: when n replicas were last needed
-	held     int             // what was last decided, without the bound of devices
-	gaveUpAt time.Duration
-	burstEnd time.Duration
+	config     Config
+	window     window
+	last       Observation
+	begun      bool
+	crowdedEnd time.Duration // when nobody will have waited for a Window
+	calm       calm
+	service    float64 // seconds that a request is in flight, as last measured; 0: not known
+	busyAt     time.Duration
+	wasBusy    bool
+	neededAt   []time.Duration // [n−1]: when n replicas were last needed
+	held       int             // what was last decided, without the bound of devices
+	gaveUpAt   time.Duration
+	burstEnd   time.Duration
 }
 
 // New returns an error that names every value that cannot be.
@@ -119,7 +120,10 @@ func (s *Scaler) take(o Observation) {
 	if o.Queued == 0 && s.last.Queued == 0 {
 		s.calm.add(float64(s.last.InFlight)*elapsed.Seconds(), started, finished, math.Exp2(-elapsed.Seconds()/s.config.Window.Seconds()))
 	}
-	s.measure(o.Queued > 0)
+	if o.Queued > 0 {
+		s.crowdedEnd = o.At + s.config.Window
+	}
+	s.measure(o.At < s.crowdedEnd)
 	s.last = o
 }
 
@@ -128,8 +132,9 @@ func (s *Scaler) take(o Observation) {
 // short so is so only until as many are done.
 //
 // While somebody waits, replicas are as full as they may be, which can be more than they are meant to be, and then each request
-// takes longer than it would if there were enough of them. So then it is what it was when nobody waited, or what would make a replica as
-// fast with what it is meant to have as it is now, whichever is more: requests may really have become longer.
+// takes longer than it would if there were enough of them. So as long as the window holds such a time, it is what it was when nobody
+// waited, or what would make a replica as fast with what it is meant to have as it is now, whichever is more: requests may really
+// have become longer.
 func (s *Scaler) measure(crowded bool) {
 	sum := &s.window.sum
 	n := max(sum.started, sum.finished)
@@ -137,8 +142,8 @@ func (s *Scaler) measure(crowded bool) {
 		return
 	}
 	s.service = sum.busy / n
-	if calm := s.calm.service(); crowded && calm > 0 && sum.ready > 0 {
-		s.service = min(s.service, max(calm, s.service*s.config.Concurrency*sum.ready/sum.busy))
+	if crowded {
+		s.service = min(s.service, max(s.calm.service(), s.service*s.config.Concurrency*sum.ready/sum.busy))
 	}
 }
 

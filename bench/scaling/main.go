@@ -78,7 +78,9 @@ func run(out io.Writer, o options) error {
 		fmt.Fprintf(out, "%s: %d requests\n\n", w.Name, len(w.Plan))
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "policy\tGPU-hours\tp50 wait\tp95 wait\tp99 wait\tstarts\tmost\tleft")
-		for _, c := range contenders(o.Limits) {
+		held := o.Limits
+		held.Service = o.Fleet.alone(w.Plan)
+		for _, c := range contenders(held) {
 			p, err := c.New()
 			if err != nil {
 				return err

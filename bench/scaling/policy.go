@@ -22,6 +22,7 @@ type limits struct {
 	Max         int
 	Concurrency float64
 	Scaledown   time.Duration
+	Service     time.Duration // of a request that is alone at its replica; only one of the contenders knows it from the beginning
 }
 
 // contenders are the policies that are compared; the first is the product's default.
@@ -42,10 +43,13 @@ func contenders(l limits) []contender {
 		{"  no backlog", ours(func(c *scaling.Config) { c.Patience = -1 })},
 		{"  no burst", ours(func(c *scaling.Config) { c.BurstFactor = -1 })},
 		{"  neither", ours(func(c *scaling.Config) { c.BurstFactor, c.Patience = -1, -1 })},
+		{"  knows the service time", ours(func(c *scaling.Config) { c.Service = l.Service })},
 		{"  surplus 10 s apart", ours(func(c *scaling.Config) { c.GiveUpEvery = 10 * time.Second })},
 		{"queue is load", plain(func() policy { return &queueIsLoad{limits: l} })},
 		{"stable and panic", plain(func() policy { return &panicMode{limits: l} })},
-		{"one, on demand", plain(func() policy { return &queueIsLoad{limits: limits{1, l.Concurrency, l.Scaledown}} })},
+		{"one, on demand", plain(func() policy {
+			return &queueIsLoad{limits: limits{Max: 1, Concurrency: l.Concurrency, Scaledown: l.Scaledown}}
+		})},
 		{fmt.Sprintf("always %d", l.Max), plain(func() policy { return always(l.Max) })},
 	}
 }

@@ -18,6 +18,15 @@ type fleet struct {
 	AfterLast time.Duration // how long is looked on after the last arrival
 }
 
+// alone is how long the requests of a plan take on average when nobody else is there.
+func (f *fleet) alone(plan []load.Arrival) time.Duration {
+	sum := 0.0
+	for _, a := range plan {
+		sum += float64(a.PromptTokens)/f.Prefill + float64(a.MaxTokens)*f.PerToken.Seconds()
+	}
+	return time.Duration(sum / float64(max(1, len(plan))) * float64(time.Second))
+}
+
 // result is what a policy cost and gave.
 type result struct {
 	Waits     []time.Duration // of each request until its prompt is computed; ascending
