@@ -33,7 +33,7 @@ func (x *Index) Choose(b *Blocks, output int, candidates []Candidate) (int, Clai
 	for i := range candidates {
 		total += x.memberLocked(candidates[i].ID).work
 	}
-	full := x.cost(b, 0, output)
+	full := x.cost(b, 0, 0, output)
 	most := x.config.Bound*total/float64(max(1, len(candidates))) + full
 	best, bestBlocks, bestEnd, bestOver := -1, 0, 0.0, false
 	x.turn++
@@ -44,12 +44,12 @@ func (x *Index) Choose(b *Blocks, output int, candidates []Candidate) (int, Clai
 			continue
 		}
 		m := x.byID[c.ID]
-		blocks := 0
+		blocks, trust := 0, 0.0
 		if m.place >= 0 && known.has(m.place) {
-			blocks = int(matched[m.place])
+			blocks, trust = int(matched[m.place]), x.places[m.place].trust
 		}
 		// Those with room may all be over the bound, if the others are full: then it does not bind.
-		end, over := m.work+x.cost(b, blocks, output), m.work > most
+		end, over := m.work+x.cost(b, blocks, trust, output), m.work > most
 		if best < 0 || bestOver && !over || over == bestOver && end < bestEnd {
 			best, bestBlocks, bestEnd, bestOver = i, blocks, end, over
 		}
@@ -75,7 +75,11 @@ func (x *Index) Dispatch(b *Blocks, output int, id uint64) Claim {
 
 func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
 	m := x.byID[id]
-	work := x.cost(b, blocks, output)
+	trust := 0.0
+	if m.place >= 0 {
+		trust = x.places[m.place].trust
+	}
+	work := x.cost(b, blocks, trust, output)
 	m.work += work
 	if m.place >= 0 {
 		x.recordLocked(b, m.place)
@@ -83,9 +87,9 @@ func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
 	return Claim{Replica: id, Matched: blocks * BlockBytes, work: work}
 }
 
-// cost is what a replica has to do for a prompt of which it has so many blocks, in bytes of prompt computed.
-func (x *Index) cost(b *Blocks, blocks, output int) float64 {
-	return float64(b.bytes-blocks*BlockBytes) + float64(output)*x.config.OutputCost
+// cost is what a replica has to do for a prompt of which it is thought to have so many blocks, in bytes of prompt computed.
+func (x *Index) cost(b *Blocks, blocks int, trust float64, output int) float64 {
+	return float64(b.bytes) - trust*float64(blocks*BlockBytes) + float64(output)*x.config.OutputCost
 }
 
 // Computed takes the prompt's part off the claim: the first token has come, what remains is the output.
@@ -111,9 +115,12 @@ func (x *Index) release(c *Claim, work float64) {
 	}
 }
 
-// Learn tells how much of a prompt the engine really had, as a share of its tokens, 0 to 1. Where that is clearly less than what was
-// matched, the replica keeps less than was thought, and an eighth of what is remembered of it goes; where it is not, its bound grows back
-// slowly.
+// learnOver is about how many requests trust is an average of.
+const learnOver = 16
+
+// Learn tells how much of a prompt the engine really had, as a share of its tokens, 0 to 1. Where that is less than what was matched,
+// the replica keeps less than was thought: what it is thought to have counts for less in the next choices, and where it is less
+// than half, an eighth of what is remembered of it goes. Otherwise its bound grows back slowly.
 func (x *Index) Learn(b *Blocks, c Claim, share float64) {
 	if c.Matched == 0 || b.bytes == 0 {
 		return
@@ -125,7 +132,9 @@ func (x *Index) Learn(b *Blocks, c Claim, share float64) {
 		return
 	}
 	p := &x.places[m.place]
-	if expected := float64(c.Matched) / float64(b.bytes); share < expected/2 {
+	expected := float64(c.Matched) / float64(b.bytes)
+	p.trust += (min(1, max(0, share)/expected) - p.trust) / learnOver
+	if share < expected/2 {
 		x.shrinkLocked(m.place, len(p.ring)-len(p.ring)/8)
 		return
 	}

@@ -54,6 +54,7 @@ type place struct {
 	ring     []uint32
 	hand     int
 	capacity int
+	trust    float64 // share of what was matched that the engine really had, of late
 }
 
 // Index remembers what each replica of one model has cached, and how much each has to do.
@@ -107,7 +108,7 @@ func (x *Index) memberLocked(id uint64) *member {
 	x.byID[id] = m
 	for i := range x.places {
 		if x.places[i].id == 0 {
-			x.places[i] = place{id: id, capacity: x.config.Capacity}
+			x.places[i] = place{id: id, capacity: x.config.Capacity, trust: 1}
 			m.place = i
 			break
 		}

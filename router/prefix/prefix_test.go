@@ -102,7 +102,7 @@ func TestBound(t *testing.T) {
 				t.Fatal(err)
 			}
 			claims = append(claims, claim)
-			largest = max(largest, x.cost(b, 0, output))
+			largest = max(largest, x.cost(b, 0, 0, output))
 			if got, most := x.byID[claim.Replica].work, x.config.Bound*total/float64(n)+2*largest; got > most+1 {
 				t.Fatalf("a replica of %d has %v to do, bound %v", n, got, most)
 			}

@@ -88,11 +88,11 @@ func route(t *testing.T, turns []turn, capacity int, rule string) (p95, hits flo
 		computed float64
 		claim    Claim
 	}
-	var claims []open
+	var claims []*open
 	var waits []float64
 	hit, blocks := 0, 0
 	for k, q := range turns {
-		claims = slices.DeleteFunc(claims, func(o open) bool {
+		claims = slices.DeleteFunc(claims, func(o *open) bool {
 			if o.computed <= q.at {
 				x.Computed(&o.claim, 50)
 			}
@@ -121,11 +121,11 @@ func route(t *testing.T, turns []turn, capacity int, rule string) (p95, hits flo
 			if i, claim, err = x.Choose(b, 50, all); err != nil {
 				t.Fatal(err)
 			}
-			claims = append(claims, open{claim: claim})
+			claims = append(claims, &open{claim: claim})
 		}
 		computed, had := engines[i].serve(q.at, b)
 		if rule == "prefix" {
-			last := &claims[len(claims)-1]
+			last := claims[len(claims)-1]
 			last.computed = computed
 			x.Learn(b, last.claim, float64(had*BlockBytes)/float64(b.bytes))
 		}
