@@ -2,6 +2,7 @@ package prefix
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"strconv"
 	"testing"
 )
@@ -60,5 +61,28 @@ func BenchmarkDecision(b *testing.B) {
 				x.Done(&claim)
 			}
 		})
+	}
+}
+
+// BenchmarkMemory says what an index costs per block that it remembers, when each is at one replica only.
+func BenchmarkMemory(b *testing.B) {
+	const each = 10_000
+	r := rand.New(rand.NewPCG(3, 4))
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		x := New(Config{Capacity: each})
+		prompt := text(r, 500)
+		for id := uint64(1); id <= 100; id++ {
+			for k := range each / 500 {
+				strconv.AppendUint(prompt[:0], id<<32|uint64(k), 10)
+				x.Dispatch(x.hashed(prompt), 0, id)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(x.Len()), "B/block")
+		runtime.KeepAlive(x)
 	}
 }
