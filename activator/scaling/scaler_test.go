@@ -146,6 +146,59 @@ func TestFullReplicasAreNotLongRequests(t *testing.T) {
 	}
 }
 
+// TestInFlightKeepsButDoesNotGrow: a replica that takes more than it is meant to after a spike is no reason for another when nothing comes.
+func TestInFlightKeepsButDoesNotGrow(t *testing.T) {
+	c := config()
+	c.ScaledownAfter, c.GiveUpEvery, c.BurstFactor = time.Second, time.Second, -1
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Observation{Ready: 2, Arrived: 50, InFlight: 50, StartTime: start}
+	for range 300 {
+		o.At += time.Second
+		if d := s.Observe(o); o.At > 2*time.Minute && d.Want != 2 {
+			t.Fatalf("at %v: got %+v for 50 long requests at the 2 replicas that are meant to take 20, want 2", o.At, d)
+		}
+	}
+}
+
+// TestFirstToFinishIsNotTheMeasure: one of 30 that began together is done after a second, which is not 30 seconds for one.
+func TestFirstToFinishIsNotTheMeasure(t *testing.T) {
+	s, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Observe(Observation{At: time.Second, Ready: 3})
+	s.Observe(Observation{At: 2 * time.Second, Ready: 3, Arrived: 30, InFlight: 30})
+	s.Observe(Observation{At: 3 * time.Second, Ready: 3, Arrived: 30, InFlight: 29, Finished: 1})
+	if got := s.Service(); got > 2*time.Second {
+		t.Errorf("measured %v", got)
+	}
+}
+
+func TestBacklogThatIsDoneInTimeAsksForNothing(t *testing.T) {
+	s, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.service = 1
+	o := Observation{Ready: 1, Queued: 10, StartTime: start} // in 120 s one replica does 1200, of which 1188 are load
+	if got := s.backlog(o, 9.9); got != 0 {
+		t.Errorf("got %d replicas for what is done in time", got)
+	}
+	if o.Queued = 100; s.backlog(o, 9.9) != 2 {
+		t.Errorf("got %d replicas for what is not, want 2", s.backlog(o, 9.9))
+	}
+	o.Ready, o.Starting, o.StartLeft = 0, 1, start // in the 60 s that are left it does 600
+	if got := s.backlog(o, 1); got != 0 {
+		t.Errorf("got %d replicas for what a starting one has done in time", got)
+	}
+	if o.Queued = 1500; s.backlog(o, 1) != 2 {
+		t.Errorf("got %d replicas for what a starting one has not, want 2", s.backlog(o, 1))
+	}
+}
+
 func TestSpikeIsWorkedOff(t *testing.T) {
 	s := newScene(t, config(), 2)
 	s.run(300, 1, 0)

@@ -210,8 +210,7 @@ func (x *Index) recordLocked(b *Blocks, at int) {
 		}
 		slot := len(p.ring)
 		if slot >= p.capacity {
-			slot = x.evictLocked(at)
-			i, ok = x.byHash[b.hashes[k]] // making room may have forgotten it
+			slot = x.evictLocked(at) // not this block, of which others are the owners
 		} else {
 			p.ring = append(p.ring, 0)
 		}

@@ -146,6 +146,8 @@ func (x *Index) check() error {
 		for at := range MaxReplicas {
 			if b.owners.has(at) {
 				owned++
+			} else if b.used.has(at) {
+				return fmt.Errorf("block %d is used at %d, which does not have it", i, at)
 			}
 		}
 	}
@@ -217,6 +219,60 @@ func TestKeepsWhatIsUsed(t *testing.T) {
 	}
 	if x.Len() > 100 {
 		t.Errorf("%d blocks, bound 100", x.Len())
+	}
+}
+
+func TestTheEndGoesBeforeTheBeginning(t *testing.T) {
+	r, x := random(t), New(Config{Capacity: 100})
+	first := x.hashed(text(r, 80))
+	x.Dispatch(first, 0, 1)
+	x.Dispatch(x.hashed(text(r, 50)), 0, 1)
+	if claim := x.Dispatch(first, 0, 1); claim.Matched != 50*BlockBytes {
+		t.Errorf("%d blocks can be found of the 50 that fit beside 50 newer ones", claim.Matched/BlockBytes)
+	}
+}
+
+func TestLearnsFromTheEngine(t *testing.T) {
+	r, x := random(t), New(Config{Capacity: 1000})
+	b := x.hashed(text(r, 100))
+	for range 5 {
+		x.Dispatch(x.hashed(text(r, 100)), 0, 1)
+	}
+	x.Dispatch(b, 0, 1)
+	right := x.Dispatch(b, 0, 1)
+	if right.work != 0 || right.Matched != 100*BlockBytes {
+		t.Fatalf("got %+v for a prompt that is known", right)
+	}
+	for range 100 {
+		x.Learn(b, right, 0.75)
+	}
+	if got := x.Dispatch(b, 0, 1).work / float64(b.bytes); got < 0.24 || got > 0.26 {
+		t.Errorf("counts %v of the prompt as work where the engine has computed 0.25 each time", got)
+	}
+	if x.Len() != 600 {
+		t.Errorf("%d of 600 blocks are left of an engine that had most", x.Len())
+	}
+	x.Learn(b, right, 0)
+	if x.Len() != 525 {
+		t.Errorf("%d blocks are left, want seven eighths of 600", x.Len())
+	}
+}
+
+func TestEqualsTakeTurns(t *testing.T) {
+	r, x, all := random(t), New(Config{}), candidates(5)
+	seen := map[int]int{}
+	for range 50 {
+		i, claim, err := x.Choose(x.hashed(text(r, 3)), 1, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Done(&claim)
+		seen[i]++
+	}
+	for i := range all {
+		if seen[i] != 10 {
+			t.Errorf("replica %d of 5 idle ones got %d of 50 requests", i, seen[i])
+		}
 	}
 }
 
