@@ -14,7 +14,7 @@ func TestDecisionAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x.Done(&claim)
+		x.Done(claim)
 		i++
 	}); n != 0 {
 		t.Errorf("%v allocations in one decision", n)

@@ -58,7 +58,7 @@ func BenchmarkDecision(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				x.Done(&claim)
+				x.Done(claim)
 			}
 		})
 	}

@@ -11,11 +11,20 @@ type Candidate struct {
 	InFlight, Limit int // Limit 0: none
 }
 
-// Claim is what a dispatched request adds to its replica's work, until Done. The zero value holds nothing. It has one owner at a time.
+// Claim is what a dispatched request adds to its replica's work, until Done. The zero value holds nothing. It can be copied: what it stands
+// for is in the Index, and ends once.
 type Claim struct {
 	Replica uint64
 	Matched int // bytes of the prompt that the replica is thought to have cached
-	work    float64
+	number  uint32
+	serial  uint32 // 0: none
+}
+
+// pending is what a claim stands for. Its place is used again, with the next serial.
+type pending struct {
+	member *member
+	work   float64
+	serial uint32
 }
 
 // Choose picks the candidate that will be done first with the prompt and output tokens of answer, remembers that it has the prompt from
@@ -84,7 +93,20 @@ func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
 	if m.place >= 0 {
 		x.recordLocked(b, m.place)
 	}
-	return Claim{Replica: id, Matched: blocks * BlockBytes, work: work}
+	c := Claim{Replica: id, Matched: blocks * BlockBytes}
+	if n := len(x.unclaimed); n > 0 {
+		c.number, x.unclaimed = x.unclaimed[n-1], x.unclaimed[:n-1]
+	} else {
+		c.number = uint32(len(x.claims))
+		x.claims = append(x.claims, pending{})
+	}
+	p := &x.claims[c.number]
+	p.member, p.work = m, work
+	if p.serial++; p.serial == 0 {
+		p.serial = 1
+	}
+	c.serial = p.serial
+	return c
 }
 
 // cost is what a replica has to do for a prompt of which it is thought to have so many blocks, in bytes of prompt computed.
@@ -92,26 +114,41 @@ func (x *Index) cost(b *Blocks, blocks int, trust float64, output int) float64 {
 	return float64(b.bytes) - trust*float64(blocks*BlockBytes) + float64(output)*x.config.OutputCost
 }
 
-// Computed takes the prompt's part off the claim: the first token has come, what remains is the output.
-func (x *Index) Computed(c *Claim, output int) {
-	rest := min(c.work, float64(output)*x.config.OutputCost)
-	x.release(c, c.work-rest)
-}
-
-// Done ends a claim. Once it has, it does nothing.
-func (x *Index) Done(c *Claim) { x.release(c, c.work) }
-
-func (x *Index) release(c *Claim, work float64) {
-	if work <= 0 {
-		return
-	}
-	c.work -= work
+// Computed takes the prompt's part off the claim: the first token has come, what remains is the output. After Done it does nothing.
+func (x *Index) Computed(c Claim, output int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if m := x.byID[c.Replica]; m != nil {
-		if m.work -= work; m.work < 0.5 { // rounding errors; no work is that small
-			m.work = 0
-		}
+	if p := x.pendingLocked(c); p != nil {
+		x.settleLocked(p, float64(output)*x.config.OutputCost)
+	}
+}
+
+// Done ends a claim. Once it has, it does nothing, by whichever copy.
+func (x *Index) Done(c Claim) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if p := x.pendingLocked(c); p != nil {
+		x.settleLocked(p, 0)
+		p.member = nil
+		x.unclaimed = append(x.unclaimed, c.number)
+	}
+}
+
+// pendingLocked is nil for a claim that has ended.
+func (x *Index) pendingLocked(c Claim) *pending {
+	if c.serial == 0 || x.claims[c.number].serial != c.serial || x.claims[c.number].member == nil {
+		return nil
+	}
+	return &x.claims[c.number]
+}
+
+// settleLocked leaves at most rest of what is pending.
+func (x *Index) settleLocked(p *pending, rest float64) {
+	rest = min(rest, p.work)
+	p.member.work -= p.work - rest
+	p.work = rest
+	if p.member.work < 0.5 { // rounding errors; no work is that small
+		p.member.work = 0
 	}
 }
 

@@ -62,13 +62,15 @@ type Index struct {
 	config Config
 	seed   maphash.Seed
 
-	mu     sync.Mutex // guards the fields below
-	byHash map[uint64]uint32
-	blocks []block
-	free   []uint32 // of blocks
-	places [MaxReplicas]place
-	byID   map[uint64]*member
-	turn   uint // who is looked at first among equals
+	mu        sync.Mutex // guards the fields below
+	byHash    map[uint64]uint32
+	blocks    []block
+	free      []uint32 // of blocks
+	places    [MaxReplicas]place
+	byID      map[uint64]*member
+	claims    []pending
+	unclaimed []uint32 // of claims
+	turn      uint     // who is looked at first among equals
 }
 
 // member is a replica that is known, whether it has a place or not.

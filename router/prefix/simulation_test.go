@@ -94,10 +94,10 @@ func route(t *testing.T, turns []turn, capacity int, rule string) (p95, hits flo
 	for k, q := range turns {
 		claims = slices.DeleteFunc(claims, func(o *open) bool {
 			if o.computed <= q.at {
-				x.Computed(&o.claim, 50)
+				x.Computed(o.claim, 50)
 			}
 			if o.computed+answer <= q.at {
-				x.Done(&o.claim)
+				x.Done(o.claim)
 				return true
 			}
 			return false
