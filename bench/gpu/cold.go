@@ -60,9 +60,10 @@ var coldScene = scene{
 			}
 			return err
 		}},
+		// Only of a strict function does SGLang hold the arguments to their schema; a small model alone does not.
 		{name: "tools", do: func(ctx context.Context, p *play) error {
 			a, err := p.ask(ctx, chat("small", "Look up the Louvre.", map[string]any{
-				"tools":       []any{map[string]any{"type": "function", "function": map[string]any{"name": "look_up", "description": "looks a place up", "parameters": placeSchema}}},
+				"tools":       []any{map[string]any{"type": "function", "function": map[string]any{"name": "look_up", "description": "looks a place up", "parameters": placeSchema, "strict": true}}},
 				"tool_choice": "required", "max_tokens": 200,
 			}))
 			if err != nil {

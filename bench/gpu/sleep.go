@@ -13,15 +13,17 @@ import (
 const (
 	sleepAfter = 2 * time.Second
 	stopAfter  = 10 * time.Second
+	// largeStopAfter leaves time between the two: an 8B-shaped model's weights took 7 to 9 s to their copy on an H100.
+	largeStopAfter = 45 * time.Second
 	// wakeLimit is from a request for a model that sleeps to its first token.
 	wakeLimit = 2 * time.Second
 )
 
 // sleepScene goes down the ladder and up again with the small model.
-var sleepScene = ladder("sleep", "the small model", func(_ context.Context, o *options) (string, error) { return o.Model, nil })
+var sleepScene = ladder("sleep", "the small model", stopAfter, func(_ context.Context, o *options) (string, error) { return o.Model, nil })
 
 // largeScene does with as many weights as are worth it.
-var largeScene = ladder("large", "a model of 8B's shape with random weights", func(ctx context.Context, o *options) (string, error) {
+var largeScene = ladder("large", "a model of 8B's shape with random weights", largeStopAfter, func(ctx context.Context, o *options) (string, error) {
 	dir := o.Large
 	if dir == "" {
 		dir = filepath.Join(os.TempDir(), "pilotlight-8b")
@@ -35,7 +37,7 @@ var largeScene = ladder("large", "a model of 8B's shape with random weights", fu
 })
 
 // ladder is a scene: ready, asleep, an answer, asleep, stopped, and cold again.
-func ladder(name, who string, path func(context.Context, *options) (string, error)) scene {
+func ladder(name, who string, stopAfter time.Duration, path func(context.Context, *options) (string, error)) scene {
 	return scene{
 		name: name, about: "idle, asleep, an answer, idle, stopped, cold again: " + who, limit: 8 * time.Minute,
 		models: func(ctx context.Context, o *options) ([]model, error) {
