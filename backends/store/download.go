@@ -39,8 +39,8 @@ type download struct {
 	blobs   map[string]string // blob by path
 }
 
-// download brings the contents of files into the store and returns the blob of each path.
-func (s *Store) download(ctx context.Context, dir *folder, source Source, commit string, files []File, m *meter) (map[string]string, error) {
+// download brings the contents of files into the store and returns the blob of each path. budget is asked whether so many bytes may be added.
+func (s *Store) download(ctx context.Context, dir *folder, source Source, commit string, files []File, budget func(need int64) error, m *meter) (map[string]string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d := &download{store: s, dir: dir, source: source, commit: commit, meter: m, blobs: map[string]string{}}
@@ -72,6 +72,9 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 	}
 	// Small files first: they are what an engine looks at first, and large ones keep all connections busy at the end.
 	slices.SortFunc(d.todo, func(a, b *transfer) int { return cmp.Or(cmp.Compare(a.Size, b.Size), cmp.Compare(a.Path, b.Path)) })
+	if err := budget(need); err != nil {
+		return nil, err
+	}
 	if err := s.room(dir.path, need); err != nil {
 		return nil, err
 	}

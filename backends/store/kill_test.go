@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"pilotlight/internal/testtools/hubtest"
 )
 
 // childEnv makes this test's program a process that fetches: "STORE HUB".
@@ -44,13 +46,13 @@ func child() {
 // TestKilledDownloadGoesOn kills a process that fetches at random moments. What a killed one had marked is not asked for again, so that
 // each connection loses less than a chunk.
 func TestKilledDownloadGoesOn(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.fill()
-	content := noise(7, 44<<20)
-	hub.add("model-3.safetensors", content, true)
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
+	content := hubtest.Noise(7, 44<<20)
+	hub.Add("model-3.safetensors", content, true)
 	var mu sync.Mutex
 	asked := map[int64]int{} // by chunk of model-3, in this run
-	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
+	hub.FailWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/blob/model-3.safetensors" {
 			return false
 		}
@@ -73,7 +75,7 @@ func TestKilledDownloadGoesOn(t *testing.T) {
 		}
 		return true
 	})
-	marks := filepath.Join(dir, "models--org--model", partials, sha(content)+".marks")
+	marks := filepath.Join(dir, "models--org--model", partials, hubtest.SHA256(content)+".marks")
 	kills := 0
 	for run := 0; ; run++ {
 		if run > 200 {
@@ -85,7 +87,7 @@ func TestKilledDownloadGoesOn(t *testing.T) {
 		clear(asked)
 		mu.Unlock()
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+dir+" "+hub.hub.URL)
+		cmd.Env = append(os.Environ(), childEnv+"="+dir+" "+hub.Front.URL)
 		var text strings.Builder
 		cmd.Stderr = &text
 		if err := cmd.Start(); err != nil {
@@ -119,5 +121,5 @@ func TestKilledDownloadGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Links and refs that were being written are a few bytes each; they lie where nobody looks.
-	checkContent(t, got, hub.files)
+	checkContent(t, got, hub.Files)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"pilotlight/internal/testtools"
+
+	"pilotlight/internal/testtools/hubtest"
 )
 
 // official is the hub's own client and what it needs, pinned.
@@ -37,9 +39,9 @@ func runOfficial(t *testing.T, script, cache string, env []string, into any) {
 }
 
 func TestOfficialClientReadsOurs(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.fill()
-	got, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
+	got, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,42 +64,42 @@ print(json.dumps({
 	if said.Snapshot != got.Path || said.File != filepath.Join(got.Path, "sub/dir/tokenizer é.json") {
 		t.Errorf("it reads %s and %s, want %s and a file in it", said.Snapshot, said.File, got.Path)
 	}
-	if len(said.Warnings) > 0 || len(said.Repos) != 1 || said.Repos[0] != hub.repo || len(said.Commits) != 1 || said.Files != 6 {
+	if len(said.Warnings) > 0 || len(said.Repos) != 1 || said.Repos[0] != hub.Repo || len(said.Commits) != 1 || said.Files != 6 {
 		t.Errorf("its scan says %+v", said)
 	}
 }
 
 func TestOfficialClientFetchesTheSameAndWeReadIt(t *testing.T) {
-	hub, theirs, own := newFakeHub(t), t.TempDir(), t.TempDir()
-	hub.fill()
+	hub, theirs, own := hubtest.New(t), t.TempDir(), t.TempDir()
+	hub.Fill()
 	var at string
 	runOfficial(t, `
 import json
 from huggingface_hub import snapshot_download
 print(json.dumps(snapshot_download("org/model")))
-`, theirs, []string{"HF_ENDPOINT=" + hub.hub.URL}, &at)
-	found, err := newStore(t, theirs).Find(hub.repo, "main", Filter{})
+`, theirs, []string{"HF_ENDPOINT=" + hub.Front.URL}, &at)
+	found, err := newStore(t, theirs).Find(hub.Repo, "main", Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if found.Path != at || found.Guessed {
 		t.Errorf("found %+v, want it at %s by its listing", found, at)
 	}
-	checkContent(t, found, hub.files)
+	checkContent(t, found, hub.Files)
 
 	// What they fetched is not fetched again.
-	before := hub.bytesServed()
-	if _, err := newStore(t, theirs).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil || hub.bytesServed() != before {
-		t.Errorf("fetching it again: %v, %d bytes", err, hub.bytesServed()-before)
+	before := hub.BytesServed()
+	if _, err := newStore(t, theirs).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); err != nil || hub.BytesServed() != before {
+		t.Errorf("fetching it again: %v, %d bytes", err, hub.BytesServed()-before)
 	}
 
-	if _, err := newStore(t, own).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil {
+	if _, err := newStore(t, own).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); err != nil {
 		t.Fatal(err)
 	}
 	// The listing says the same; how the JSON is laid out does not matter.
 	listings := make([]any, 2)
 	for i, dir := range []string{theirs, own} {
-		text, err := os.ReadFile(filepath.Join(dir, "models--org--model/trees", hub.commit+".json"))
+		text, err := os.ReadFile(filepath.Join(dir, "models--org--model/trees", hub.Commit+".json"))
 		if err == nil {
 			err = json.Unmarshal(text, &listings[i])
 		}
@@ -138,7 +140,7 @@ func tree(t *testing.T, dir string) map[string]string {
 			return nil
 		}
 		content, err := os.ReadFile(name)
-		entries[rel] = sha(content)
+		entries[rel] = hubtest.SHA256(content)
 		return err
 	})
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"pilotlight/internal/testtools/hubtest"
 )
 
 func TestListingsThatCannotBeStored(t *testing.T) {
@@ -54,11 +56,11 @@ func TestListingsThatCannotBeStored(t *testing.T) {
 }
 
 func TestHostileHubWritesNothingOutside(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
-	hub.add("../../../escaped", []byte("x"), false)
+	hub := hubtest.New(t)
+	hub.Fill()
+	hub.Add("../../../escaped", []byte("x"), false)
 	parent := t.TempDir()
-	if _, err := newStore(t, filepath.Join(parent, "cache")).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrBadListing) {
+	if _, err := newStore(t, filepath.Join(parent, "cache")).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); !errors.Is(err, ErrBadListing) {
 		t.Fatalf("got %v, want ErrBadListing", err)
 	}
 	if left, _ := os.ReadDir(parent); len(left) > 0 {
@@ -68,16 +70,16 @@ func TestHostileHubWritesNothingOutside(t *testing.T) {
 
 // TestLinkedSnapshotFolder has a folder of a snapshot lead elsewhere, as somebody who may write to a shared cache could make it.
 func TestLinkedSnapshotFolder(t *testing.T) {
-	hub, dir, outside := newFakeHub(t), t.TempDir(), t.TempDir()
-	hub.fill()
-	snapshot := filepath.Join(dir, "models--org--model/snapshots", hub.commit)
+	hub, dir, outside := hubtest.New(t), t.TempDir(), t.TempDir()
+	hub.Fill()
+	snapshot := filepath.Join(dir, "models--org--model/snapshots", hub.Commit)
 	if err := os.MkdirAll(snapshot, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(outside, filepath.Join(snapshot, "sub")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err == nil {
+	if _, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); err == nil {
 		t.Error("it was written through a link that leads out of the store")
 	}
 	if left, _ := os.ReadDir(outside); len(left) > 0 {
@@ -187,7 +189,7 @@ func TestTokenStaysWithItsOrigin(t *testing.T) {
 func someFiles(t *testing.T) (string, map[string][]byte) {
 	t.Helper()
 	dir := t.TempDir()
-	files := map[string][]byte{"config.json": []byte("{}"), "empty": nil, "sub/a b#?.txt": []byte("x"), "model.safetensors": noise(5, 18<<20+1)}
+	files := map[string][]byte{"config.json": []byte("{}"), "empty": nil, "sub/a b#?.txt": []byte("x"), "model.safetensors": hubtest.Noise(5, 18<<20+1)}
 	for name, content := range files {
 		at := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(at), 0o777); err != nil {
@@ -249,7 +251,7 @@ func TestFetchFromPlainServer(t *testing.T) {
 			if c.sums {
 				var text strings.Builder
 				for name, content := range files {
-					fmt.Fprintf(&text, "%s  %s\n", sha(content), name)
+					fmt.Fprintf(&text, "%s  %s\n", hubtest.SHA256(content), name)
 				}
 				if err := os.WriteFile(sums, []byte(text.String()), 0o666); err != nil {
 					t.Fatal(err)
@@ -282,7 +284,7 @@ func TestFetchFromPlainServer(t *testing.T) {
 
 func TestWrongSumOnPlainServer(t *testing.T) {
 	from, _ := someFiles(t)
-	if err := os.WriteFile(filepath.Join(from, sumsFile), []byte(sha([]byte("other"))+" *config.json\n"), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(from, sumsFile), []byte(hubtest.SHA256([]byte("other"))+" *config.json\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(http.FileServer(http.Dir(from)))
@@ -300,7 +302,7 @@ func TestWrongSumOnPlainServer(t *testing.T) {
 func TestFileThatChangesOnPlainServer(t *testing.T) {
 	var mu sync.Mutex
 	size, tag := 20<<20, `"1"`
-	content := noise(8, size)
+	content := hubtest.Noise(8, size)
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/w" {

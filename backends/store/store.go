@@ -21,6 +21,7 @@ type Options struct {
 	Path        string       // the hub client's cache folder (HF_HUB_CACHE); made when first needed
 	Connections int          // per download, at once; 0 is 8
 	Reserve     int64        // bytes of disk to leave free; 0 is none
+	MaxBytes    int64        // budget of all models together; models that are not in use are removed for new ones; 0: the disk's size
 	Logger      *slog.Logger // nil: silent
 }
 
@@ -29,6 +30,7 @@ type Store struct {
 	path        string
 	connections int
 	reserve     int64
+	maxBytes    int64
 	log         *slog.Logger
 	backoff     time.Duration // the first wait before asking again; tests shorten it
 
@@ -48,7 +50,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, log: o.Logger, backoff: time.Second, flights: map[string]*flight{}}
+	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, log: o.Logger, backoff: time.Second, flights: map[string]*flight{}}
 	if s.connections == 0 {
 		s.connections = defaultConnections
 	}
@@ -186,6 +188,11 @@ func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot,
 		m.update(func(p *Progress) { *p = whole(found) })
 		return found, nil
 	}
+	use, err := s.Use(ctx, r.Repo, User{Who: "a download"})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	defer func() { err = errors.Join(err, use.Close()) }()
 	dir, err := openFolder(s.path, r.Repo)
 	if err != nil {
 		return Snapshot{}, err
@@ -194,7 +201,7 @@ func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot,
 	if err := s.tag(); err != nil {
 		return Snapshot{}, err
 	}
-	blobs, err := s.download(ctx, dir, r.Source, list.Commit, chosen, m)
+	blobs, err := s.download(ctx, dir, r.Source, list.Commit, chosen, func(need int64) error { return s.makeRoom(ctx, r.Repo, need, use) }, m)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("fetching %s: %w", r.Repo, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"pilotlight/internal/testtools/hubtest"
 )
 
 func TestMain(m *testing.M) {
@@ -28,13 +29,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// noise is content that repeats only with its seed.
-func noise(seed byte, n int) []byte {
-	b := make([]byte, n)
-	var key [32]byte
-	key[0] = seed
-	rand.NewChaCha8(key).Read(b)
-	return b
+// hubSource is a source of the hub's model.
+func hubSource(t *testing.T, hub *hubtest.Hub) *Hub {
+	t.Helper()
+	s, err := NewHub(HubOptions{Repo: hub.Repo, Endpoint: hub.Front.URL, Token: hub.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
 }
 
 func newStore(t *testing.T, dir string) *Store {
@@ -79,65 +82,65 @@ func checkSnapshot(t *testing.T, got Snapshot, want map[string][]byte) {
 }
 
 func TestFetchFromHub(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.token = "hf_secret"
-	hub.fill()
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Token = "hf_secret"
+	hub.Fill()
 	s := newStore(t, dir)
 	var last Progress
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t), Progress: func(p Progress) { last = p }})
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub), Progress: func(p Progress) { last = p }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
-	if len(hub.secrets) > 0 {
+	checkSnapshot(t, got, hub.Files)
+	if len(hub.Secrets) > 0 {
 		t.Error("the second host got the token")
 	}
 	if last.Phase != Finished || last.FilesDone != 6 || last.Files != 6 || last.BytesDone != last.Bytes || last.Bytes == 0 {
 		t.Errorf("progress at the end: %+v", last)
 	}
 	// copy.safetensors has the content of model-2.safetensors, which need not be fetched twice.
-	if want := int64(len(hub.files["model-1.safetensors"]) + len(hub.files["model-2.safetensors"])); hub.bytesServed() != want {
-		t.Errorf("large files: %d bytes were served, want %d", hub.bytesServed(), want)
+	if want := int64(len(hub.Files["model-1.safetensors"]) + len(hub.Files["model-2.safetensors"])); hub.BytesServed() != want {
+		t.Errorf("large files: %d bytes were served, want %d", hub.BytesServed(), want)
 	}
-	if hub.signed > 4 {
-		t.Errorf("the hub was asked %d times where the four chunks of two files lie", hub.signed)
+	if hub.Signed > 4 {
+		t.Errorf("the hub was asked %d times where the four chunks of two files lie", hub.Signed)
 	}
-	found, err := s.Find(hub.repo, "", Filter{})
+	found, err := s.Find(hub.Repo, "", Filter{})
 	if err != nil || found.Guessed || len(found.Files) != 6 || found.Path != got.Path {
 		t.Errorf("Find: %+v, %v", found, err)
 	}
-	if to, err := os.Readlink(filepath.Join(got.Path, "sub/dir/tokenizer é.json")); err != nil || to != "../../../../blobs/"+gitOID([]byte("{}")) {
+	if to, err := os.Readlink(filepath.Join(got.Path, "sub/dir/tokenizer é.json")); err != nil || to != "../../../../blobs/"+hubtest.GitOID([]byte("{}")) {
 		t.Errorf("link: %s, %v", to, err)
 	}
-	before := hub.bytesServed()
-	if _, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); err != nil || hub.bytesServed() != before {
-		t.Errorf("the second fetch: %v; it fetched %d bytes", err, hub.bytesServed()-before)
+	before := hub.BytesServed()
+	if _, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); err != nil || hub.BytesServed() != before {
+		t.Errorf("the second fetch: %v; it fetched %d bytes", err, hub.BytesServed()-before)
 	}
 }
 
 func TestFetchWithFilterThenRest(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
+	hub := hubtest.New(t)
+	hub.Fill()
 	s := newStore(t, t.TempDir())
 	some := Filter{Include: []string{"*.json"}, Exclude: []string{"config*"}}
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t), Filter: some})
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub), Filter: some})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Files) != 1 || hub.bytesServed() != 0 {
-		t.Errorf("got %d files and %d bytes of weights, want 1 and 0", len(got.Files), hub.bytesServed())
+	if len(got.Files) != 1 || hub.BytesServed() != 0 {
+		t.Errorf("got %d files and %d bytes of weights, want 1 and 0", len(got.Files), hub.BytesServed())
 	}
-	if _, err := s.Find(hub.repo, "main", some); err != nil {
+	if _, err := s.Find(hub.Repo, "main", some); err != nil {
 		t.Errorf("what was asked for is there: %v", err)
 	}
-	if _, err := s.Find(hub.repo, "main", Filter{}); !errors.Is(err, ErrIncomplete) {
+	if _, err := s.Find(hub.Repo, "main", Filter{}); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("got %v, want ErrIncomplete", err)
 	}
-	got, err = s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err = s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
+	checkSnapshot(t, got, hub.Files)
 }
 
 func TestRefusals(t *testing.T) {
@@ -153,9 +156,9 @@ func TestRefusals(t *testing.T) {
 		{"revision", "RevisionNotFound", 404, ErrRevisionNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			hub, dir := newFakeHub(t), t.TempDir()
-			hub.refusals = map[string]int{c.code: c.status}
-			_, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+			hub, dir := hubtest.New(t), t.TempDir()
+			hub.Refusals = map[string]int{c.code: c.status}
+			_, err := newStore(t, dir).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -167,9 +170,9 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestWrongTokenIsToldApart(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.token = "right"
-	src, err := NewHub(HubOptions{Repo: hub.repo, Endpoint: hub.hub.URL, Token: "wrong"})
+	hub := hubtest.New(t)
+	hub.Token = "right"
+	src, err := NewHub(HubOptions{Repo: hub.Repo, Endpoint: hub.Front.URL, Token: "wrong"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,50 +209,52 @@ func TestTroublesOnTheWay(t *testing.T) {
 		{"connections that break", once(1, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			hub := newFakeHub(t)
-			hub.fill()
-			hub.failWith(c.fail)
-			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+			hub := hubtest.New(t)
+			hub.Fill()
+			hub.FailWith(c.fail)
+			got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkSnapshot(t, got, hub.files)
+			checkSnapshot(t, got, hub.Files)
 		})
 	}
 }
 
 func TestSilentConnectionsAreGivenUp(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
+	hub := hubtest.New(t)
+	hub.Fill()
 	var silent atomic.Bool
-	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
+	hub.FailWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if !silent.CompareAndSwap(false, true) {
 			return false
 		}
 		w.Header().Set("Content-Length", "3145728")
 		w.WriteHeader(http.StatusOK)
-		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
 		<-r.Context().Done() // until the client hangs up
 		return true
 	})
-	src := hub.source(t)
+	src := hubSource(t, hub)
 	src.web.stall = 100 * time.Millisecond
 	s := newStore(t, t.TempDir())
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: src, Filter: Filter{Include: []string{"model-2*"}}})
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: src, Filter: Filter{Include: []string{"model-2*"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, map[string][]byte{"model-2.safetensors": hub.files["model-2.safetensors"]})
+	checkSnapshot(t, got, map[string][]byte{"model-2.safetensors": hub.Files["model-2.safetensors"]})
 	if !silent.Load() {
 		t.Error("no connection was silent")
 	}
 }
 
 func TestDamagedCacheIsMended(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.fill()
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
 	s := newStore(t, dir)
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,35 +265,35 @@ func TestDamagedCacheIsMended(t *testing.T) {
 		func(blob string) error { return errors.Join(os.Remove(blob), os.Symlink("/nowhere/at/all", blob)) },
 		func(string) error { return os.Remove(filepath.Join(got.Path, "config.json")) },
 	} {
-		if err := damage(filepath.Join(blobs, sha(hub.files["model-2.safetensors"]))); err != nil {
+		if err := damage(filepath.Join(blobs, hubtest.SHA256(hub.Files["model-2.safetensors"]))); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Find(hub.repo, "", Filter{}); !errors.Is(err, ErrIncomplete) {
+		if _, err := s.Find(hub.Repo, "", Filter{}); !errors.Is(err, ErrIncomplete) {
 			t.Errorf("got %v, want ErrIncomplete", err)
 		}
-		mended, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+		mended, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkSnapshot(t, mended, hub.files)
+		checkSnapshot(t, mended, hub.Files)
 	}
 }
 
 func TestManySmallFiles(t *testing.T) {
-	hub := newFakeHub(t)
+	hub := hubtest.New(t)
 	for i := range 1000 {
-		hub.add(fmt.Sprintf("d%d/f%d", i%7, i), fmt.Appendf(nil, "%d", i), false)
+		hub.Add(fmt.Sprintf("d%d/f%d", i%7, i), fmt.Appendf(nil, "%d", i), false)
 	}
-	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
+	checkSnapshot(t, got, hub.Files)
 }
 
 func BenchmarkFetch(b *testing.B) {
-	content := noise(1, 256<<20)
-	want := sha(content)
+	content := hubtest.Noise(1, 256<<20)
+	want := hubtest.SHA256(content)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if filepath.Base(r.URL.Path) == sumsFile {
 			fmt.Fprintf(w, "%s  w\n", want)
@@ -315,11 +320,11 @@ func BenchmarkFetch(b *testing.B) {
 }
 
 func TestAddressesThatGetOldAreAskedForAgain(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
+	hub := hubtest.New(t)
+	hub.Fill()
 	var mu sync.Mutex
 	used := map[string]bool{}
-	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
+	hub.FailWith(func(w http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		old := used[r.URL.RawQuery]
@@ -329,32 +334,32 @@ func TestAddressesThatGetOldAreAskedForAgain(t *testing.T) {
 		}
 		return old
 	})
-	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
+	checkSnapshot(t, got, hub.Files)
 }
 
 func TestListingsAreRetried(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
+	hub := hubtest.New(t)
+	hub.Fill()
 	var tries atomic.Int32
 	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if tries.Add(1) < 3 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		hub.serveHub(w, r)
+		hub.ServeHub(w, r)
 	}))
 	defer flaky.Close()
-	src, err := NewHub(HubOptions{Repo: hub.repo, Endpoint: flaky.URL})
+	src, err := NewHub(HubOptions{Repo: hub.Repo, Endpoint: flaky.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
 	// The pages' links lead to the hub itself, which is another origin than the one that was asked.
-	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: src}); !errors.Is(err, ErrBadListing) {
+	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: src}); !errors.Is(err, ErrBadListing) {
 		t.Errorf("got %v, want ErrBadListing for a next page elsewhere", err)
 	}
 	if n := tries.Load(); n < 3 {
@@ -363,11 +368,11 @@ func TestListingsAreRetried(t *testing.T) {
 }
 
 func TestBodiesThatEndEarlyGoOnWhereTheyStopped(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.add("model.safetensors", noise(3, 6<<20), true)
-	content := hub.files["model.safetensors"]
+	hub := hubtest.New(t)
+	hub.Add("model.safetensors", hubtest.Noise(3, 6<<20), true)
+	content := hub.Files["model.safetensors"]
 	cut := false
-	hub.failWith(func(w http.ResponseWriter, r *http.Request) bool {
+	hub.FailWith(func(w http.ResponseWriter, r *http.Request) bool {
 		if cut {
 			return false
 		}
@@ -375,79 +380,81 @@ func TestBodiesThatEndEarlyGoOnWhereTheyStopped(t *testing.T) {
 		w.Header().Set("Content-Length", "6291456")
 		w.WriteHeader(200)
 		w.Write(content[:4<<20])
-		w.(*countingWriter).ResponseWriter.(http.Flusher).Flush()
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
 		panic(http.ErrAbortHandler)
 	})
-	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
-	if !cut || hub.bytesServed() > 7<<20 { // what was in flight when the connection broke may be lost
-		t.Errorf("%d bytes were served for a file of %d", hub.bytesServed(), len(content))
+	checkSnapshot(t, got, hub.Files)
+	if !cut || hub.BytesServed() > 7<<20 { // what was in flight when the connection broke may be lost
+		t.Errorf("%d bytes were served for a file of %d", hub.BytesServed(), len(content))
 	}
 }
 
 func TestWrongContentIsNeverPublished(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.fill()
-	lie := bytes.Clone(hub.files["model-1.safetensors"])
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
+	lie := bytes.Clone(hub.Files["model-1.safetensors"])
 	lie[len(lie)-1] ^= 1
-	hub.lies["model-1.safetensors"] = lie
+	hub.Lies["model-1.safetensors"] = lie
 	s := newStore(t, dir)
-	if _, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrHashMismatch) {
+	if _, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); !errors.Is(err, ErrHashMismatch) {
 		t.Fatalf("got %v, want ErrHashMismatch", err)
 	}
-	for _, p := range []string{"models--org--model/blobs/" + sha(hub.files["model-1.safetensors"]), "models--org--model/snapshots/" + hub.commit, "models--org--model/refs/main"} {
+	for _, p := range []string{"models--org--model/blobs/" + hubtest.SHA256(hub.Files["model-1.safetensors"]), "models--org--model/snapshots/" + hub.Commit, "models--org--model/refs/main"} {
 		if _, err := os.Lstat(filepath.Join(dir, p)); err == nil {
 			t.Errorf("%s was published", p)
 		}
 	}
-	hub.mu.Lock()
-	delete(hub.lies, "model-1.safetensors")
-	hub.mu.Unlock()
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	hub.Mu.Lock()
+	delete(hub.Lies, "model-1.safetensors")
+	hub.Mu.Unlock()
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
+	checkSnapshot(t, got, hub.Files)
 }
 
 func TestAnotherSizeIsAChange(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.fill()
-	hub.lies["model-1.safetensors"] = noise(9, 21<<20)
-	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)}); !errors.Is(err, ErrChanged) {
+	hub := hubtest.New(t)
+	hub.Fill()
+	hub.Lies["model-1.safetensors"] = hubtest.Noise(9, 21<<20)
+	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)}); !errors.Is(err, ErrChanged) {
 		t.Fatalf("got %v, want ErrChanged", err)
 	}
 }
 
 func TestManyAskersOneDownload(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	hub.fill()
-	src := hub.source(t)
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
+	src := hubSource(t, hub)
 	// Two stores on one folder stand for two processes: their locks conflict as those of processes do.
 	stores := []*Store{newStore(t, dir), newStore(t, dir)}
 	var askers sync.WaitGroup
 	for i := range 40 {
 		askers.Go(func() {
-			if _, err := stores[i%2].Fetch(t.Context(), Request{Repo: hub.repo, Source: src}); err != nil {
+			if _, err := stores[i%2].Fetch(t.Context(), Request{Repo: hub.Repo, Source: src}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	askers.Wait()
-	if want := int64(23<<20 + 12345); hub.bytesServed() != want {
-		t.Errorf("%d bytes were served, want %d", hub.bytesServed(), want)
+	if want := int64(23<<20 + 12345); hub.BytesServed() != want {
+		t.Errorf("%d bytes were served, want %d", hub.BytesServed(), want)
 	}
 }
 
 func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
-	hub := newFakeHub(t)
-	hub.add("model.safetensors", noise(3, 6<<20), true)
+	hub := hubtest.New(t)
+	hub.Add("model.safetensors", hubtest.Noise(3, 6<<20), true)
 	reached, free := make(chan struct{}), make(chan struct{})
 	var first sync.Once
-	hub.failWith(func(_ http.ResponseWriter, r *http.Request) bool {
+	hub.FailWith(func(_ http.ResponseWriter, r *http.Request) bool {
 		first.Do(func() { close(reached) })
 		select {
 		case <-free:
@@ -459,7 +466,7 @@ func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error)
 	go func() {
-		_, err := s.Fetch(ctx, Request{Repo: hub.repo, Source: hub.source(t)})
+		_, err := s.Fetch(ctx, Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 		errs <- err
 	}()
 	<-reached
@@ -468,11 +475,11 @@ func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
 		t.Fatalf("got %v, want context.Canceled", err)
 	}
 	close(free)
-	got, err := s.Fetch(t.Context(), Request{Repo: hub.repo, Source: hub.source(t)})
+	got, err := s.Fetch(t.Context(), Request{Repo: hub.Repo, Source: hubSource(t, hub)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSnapshot(t, got, hub.files)
+	checkSnapshot(t, got, hub.Files)
 }
 
 // wideSource lists a file that no disk holds.

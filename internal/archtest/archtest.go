@@ -87,6 +87,8 @@ var layers = []layer{
 		"as internal/demo/cpuengine"},
 	{"internal/testtools", []string{"internal/demo/..."}, nil,
 		"tests of every package use it, so it must not lead back to them"},
+	{"internal/testtools/hubtest", nil, nil,
+		"it knows the hub's protocol, and nothing of who speaks it"},
 	{"internal/testtools/otlptest", nil, nil,
 		"it knows OpenTelemetry's protocol, and nothing of who speaks it"},
 	{"internal/conformance", []string{"internal/testtools"}, nil,
