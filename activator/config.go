@@ -22,8 +22,11 @@ type Config struct {
 	// SleepTimeout bounds falling asleep and waking up, each. 0 means DefaultSleepTimeout.
 	SleepTimeout time.Duration
 	// Concurrency is the number of requests that one replica gets at once. 0 means the engine's own limit,
-	// or DefaultConcurrency where it has told none.
+	// or DefaultConcurrency where it has told none. Between Min and Max there are as many replicas as it takes for each to have no more.
 	Concurrency int
+	// RequestRate, in requests per second, is what one replica is meant to take: the number of replicas follows it, and not Concurrency. 0: it
+	// does not.
+	RequestRate float64
 	// MaxQueuedRequests and MaxQueuedBytes bound this model's queue. 0 means no bound of its own.
 	MaxQueuedRequests int
 	MaxQueuedBytes    int64
@@ -66,7 +69,7 @@ func (c Config) validate() error {
 		return errors.New("activator: a negative duration")
 	case c.BackoffMin < 0 || c.BackoffMax < c.BackoffMin:
 		return fmt.Errorf("activator: backoff [%v, %v]: need 0 ≤ min ≤ max", c.BackoffMin, c.BackoffMax)
-	case c.Concurrency < 0 || c.MaxQueuedRequests < 0 || c.MaxQueuedBytes < 0:
+	case c.Concurrency < 0 || !(c.RequestRate >= 0) || c.MaxQueuedRequests < 0 || c.MaxQueuedBytes < 0:
 		return errors.New("activator: a negative limit")
 	}
 	return nil

@@ -10,6 +10,7 @@ func (m *machine) decide(now moment) {
 	m.resize()
 	m.succeed(now)
 	m.retire(now)
+	m.trim()
 	m.endIdle(now)
 	m.activate(now)
 	m.dispatch()
@@ -124,7 +125,7 @@ func (m *machine) awakeWithout(s *slot) int {
 	n := 0
 	for i := range m.slots {
 		o := &m.slots[i]
-		if o != s && m.alive(o) && !m.heir(o) && o.look != lookFence && (o.state != Asleep || o.work == workWake) {
+		if o != s && m.alive(o) && !m.heir(o) && !o.ending() && (o.state != Asleep || o.work == workWake) {
 			n++
 		}
 	}
@@ -152,12 +153,15 @@ func (m *machine) live() bool {
 	return false
 }
 
-// floor is the number of replicas that stay without demand.
+// floor is the number of replicas that stay without demand. For load that one replica takes that is none: it goes when it idles.
 func (m *machine) floor() int {
-	if m.leaving != staying {
+	switch {
+	case m.leaving != staying:
 		return 0
+	case m.scale > 1:
+		return min(m.config.Max, max(m.config.Min, m.scale))
 	}
-	return min(m.config.Max, max(m.config.Min, m.scale))
+	return m.config.Min
 }
 
 // want is the number of replicas that should be awake.
@@ -198,11 +202,12 @@ func (m *machine) slotWithin(limit int) int {
 // activate wakes or starts what is missing. A sleeper is cheaper than a start; one that is just falling asleep
 // is waited for.
 func (m *machine) activate(now moment) {
-	missing := m.want()
+	missing, have := m.want(), 0
 	for i := range m.slots {
 		s := &m.slots[i]
 		if m.alive(s) && !m.heir(s) && (s.state != Asleep || s.work != workNone) {
 			missing--
+			have++
 		}
 	}
 	for i := range m.slots {
@@ -212,14 +217,16 @@ func (m *machine) activate(now moment) {
 			s.check = 0
 			m.emit(effect{kind: effWake, id: s.id})
 			missing--
+			have++
 		}
 	}
 	for ; missing > 0 && !m.failure.forbids(now); missing-- {
-		free := m.freeSlot()
-		if free < 0 {
+		free, extra := m.freeSlot(), have >= max(1, m.config.Min)
+		if free < 0 || extra && m.tight {
 			return
 		}
-		m.start(free, now)
+		m.start(free, extra, now)
+		have++
 	}
 }
 

@@ -44,6 +44,8 @@ type specStarts struct {
 	Starts []StartRecord `json:"starts"`
 	// Wakes are how long sleepers took to wake up, oldest first.
 	Wakes []time.Duration `json:"wakes_ns,omitempty"`
+	// Service is how long a request was in flight, as last measured; 0: not known.
+	Service time.Duration `json:"service_ns,omitempty"`
 }
 
 // Subject is what start times are learned of.
@@ -115,6 +117,7 @@ func OpenDurations(path string, log *slog.Logger) (*Durations, error) {
 				d.addLocked(Subject{Model: model, Spec: s.Spec, Kin: s.Kin}, r)
 			}
 			d.addWakesLocked(model, s.Spec, s.Wakes...)
+			d.setServiceLocked(model, s.Spec, s.Service)
 		}
 	}
 	return d, nil

@@ -161,3 +161,32 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+func TestTimesInFlightAreRemembered(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "durations.json")
+	d, err := OpenDurations(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := Subject{Model: "m", Spec: "1"}, Subject{Model: "m", Spec: "2"}
+	d.RecordService(first, time.Second)
+	if got := d.Service(first); got != 0 {
+		t.Errorf("%v for a spec that was never started", got)
+	}
+	d.Record(first, StartRecord{Total: time.Minute})
+	d.RecordService(first, 3*time.Second)
+	if got := d.Service(second); got != 3*time.Second {
+		t.Errorf("%v for another spec of the model, want the 3 s of the first", got)
+	}
+	d.Record(second, StartRecord{Total: time.Minute})
+	d.RecordService(second, 4*time.Second)
+	d.Close()
+	if d, err = OpenDurations(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	for of, want := range map[Subject]time.Duration{first: 3 * time.Second, second: 4 * time.Second, {Model: "other"}: 0} {
+		if got := d.Service(of); got != want {
+			t.Errorf("%+v: got %v, want %v", of, got, want)
+		}
+	}
+}

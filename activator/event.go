@@ -40,7 +40,7 @@ const (
 
 	// From operators and other parts.
 	evUpdate  // change
-	evScale   // n
+	evScale   // n; below 0: load does not say
 	evRetry   //
 	evPreempt // id, ok (though it is busy), reply
 	evAdopt   // id, ok (it is ready, not starting), old (of another spec), limit, instance, n (that many follow, and nothing is decided before)
@@ -64,6 +64,7 @@ const (
 	evObserved // id, word, since
 	evFenced   // id, ok
 	evClosed   // id, word
+	evSurveyed // id: the replica that is the cheapest to lose; 0: none is open
 )
 
 // grantResult is what became of an attempt to give a waiter a place.
@@ -112,6 +113,7 @@ const (
 	effFence                     // id, word: swap from this very word → evFenced
 	effKnown                     // id: nobody else's requests are in flight any more; idleness counts from now
 	effClose                     // id: fence whatever is in flight → evClosed
+	effSurvey                    // → evSurveyed
 	effGiveUp                    // ticket, err
 	effGone                      // id, held: nothing of it is left; give its devices back if held
 	effReply                     // reply, err
@@ -119,7 +121,7 @@ const (
 	effDone                      // the model has ended
 
 	// Taking time.
-	effReserve // id, beside (another still has its devices: now or not at all) → evReserved
+	effReserve // id, beside (there are others, which serve: now or not at all) → evReserved
 	effLaunch  // id, slot → evStarted or evFailed
 	effCancel  // id: end the reserve or launch early; it still reports
 	effSleep   // id → evSlept

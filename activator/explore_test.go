@@ -194,6 +194,28 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(2, 1), func(c *Config) { c.Min = 1 }),
 		},
 		{
+			name: "surplus", tenants: []string{"a", "a"}, budget: budget{scale: 2}, scaleTo: 2, config: exploreConfig(2, 1),
+		},
+		{
+			name: "surplus of one that hangs", tenants: []string{"a", "a"}, hung: 2, budget: budget{scale: 2}, scaleTo: 2, config: exploreConfig(2, 1),
+		},
+		{
+			name: "surplus of two", tenants: []string{"a"}, budget: budget{scale: 2}, scaleTo: 3, config: exploreConfig(3, 1),
+		},
+		{
+			name: "no room for one more", tenants: []string{"a"}, budget: budget{scale: 2, deny: 1, yield: 1}, scaleTo: 2, ledger: true, unwanted: true, config: exploreConfig(2, 1),
+		},
+		{
+			name: "one more fails", tenants: []string{"a", "a"}, budget: budget{scale: 1, startFail: 1, crash: 1}, scaleTo: 2, mayFail: true, permanent: true, config: exploreConfig(2, 1),
+		},
+		{
+			name: "scale and update", tenants: []string{"a"}, budget: budget{scale: 2, update: 1}, scaleTo: 2, config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.Surge = 1, true }),
+		},
+		{
+			name: "scale and sleep", tenants: []string{"a", "a"}, budget: budget{scale: 2}, scaleTo: 2,
+			config: with(exploreConfig(2, 1), func(c *Config) { c.SleepAfter, c.ScaledownAfter = 1, 2 }),
+		},
+		{
 			name: "bound", tenants: []string{"a", "a", "a"}, bound: 1, budget: budget{cancel: 1}, config: exploreConfig(1, 1), mayFail: true,
 		},
 		{
@@ -323,7 +345,7 @@ func (c *Counters) raise(o Counters) {
 }
 
 // TestExplore closes the state space of every scenario: whatever the order of steps, the invariants
-// (I1 to I13 in world_test.go and world_actions_test.go) hold, and every request is served or told why not. Under the race
+// (I1 to I14 in world_test.go and world_actions_test.go) hold, and every request is served or told why not. Under the race
 // detector, which has nothing to find in one goroutine and makes this ten times slower, each scenario ends
 // at raceWorlds worlds; being breadth first, these are all the short interleavings.
 func TestExplore(t *testing.T) {

@@ -190,6 +190,9 @@ func newTestModel(t testing.TB, c Config, l Launcher, change ...func(*Options)) 
 	return m
 }
 
+// scale is an autoscaler's word.
+func scale(m *Model, n int) { m.mail.send(event{kind: evScale, n: n}) }
+
 func closeModel(t testing.TB, m *Model) {
 	t.Helper()
 	if err := m.Close(context.Background()); err != nil {

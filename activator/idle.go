@@ -74,7 +74,13 @@ func (m *machine) onClosed(s *slot, e event, now moment) bool {
 	}
 	m.answerPreemptor(s, ErrBusy)
 	reason := "leaving"
-	if !m.mustLeave(s) {
+	switch {
+	case m.mustLeave(s):
+	case s.extra:
+		reason = "surplus"
+		m.counters.Evictions++
+		m.failure.count = 0
+	default:
 		reason = "preempted"
 	}
 	if e.word.idle() {
@@ -84,7 +90,7 @@ func (m *machine) onClosed(s *slot, e event, now moment) bool {
 	m.become(s, Draining, now, reason)
 	if m.mustLeave(s) {
 		s.drainBy = m.drainLimit(now)
-	} // else it makes room for another model, which is no reason to cut anybody
+	} // else it is surplus or makes room for another model, which is no reason to cut anybody
 	return true
 }
 

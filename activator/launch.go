@@ -67,6 +67,8 @@ type Ledger interface {
 	// ReserveNow is Reserve for a replica that is to take the place of one which still has its devices: it gives what nobody uses and nobody
 	// waits for, else it returns ErrNoRoom. It does not block.
 	ReserveNow(model string, replica uint64) error
+	// Room is for how many more replicas of the model ReserveNow would find devices, at most so many. It does not block.
+	Room(model string, atMost int) int
 	// Release gives them back. It does not block. Called once for each Reserve that succeeded, after the
 	// memory is back.
 	Release(model string, replica uint64)

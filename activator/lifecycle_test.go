@@ -86,18 +86,6 @@ func TestMinimumIsStartedAtOnceAndReplaced(t *testing.T) {
 		if s := m.Status(); len(s.Replicas) != 2 || s.Crashes != 1 || s.Starts != 3 || !errors.Is(s.LastFailure.Cause, errTest) {
 			t.Errorf("after a crash: %+v", s)
 		}
-		// An autoscaler's wish, bounded by Max, and given up one by one when idle.
-		m.Scale(5)
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if s := m.Status(); len(s.Replicas) != 3 {
-			t.Errorf("scaled up: %+v", s)
-		}
-		m.Scale(0)
-		synctest.Wait()
-		if s := m.Status(); len(s.Replicas) != 2 || s.Evictions != 1 {
-			t.Errorf("scaled down: %+v", s)
-		}
 	})
 }
 
@@ -307,6 +295,8 @@ type fakeLedger struct {
 
 func (f *fakeLedger) ReserveNow(string, uint64) error { return ErrNoRoom }
 
+func (f *fakeLedger) Room(string, int) int { return 0 }
+
 func (f *fakeLedger) Reserve(ctx context.Context, _ string, _ uint64, because func(string)) error {
 	if f.denied != nil {
 		return f.denied
@@ -423,8 +413,7 @@ func TestAStartThatNobodyWantsAnyMoreIsNoFailure(t *testing.T) {
 		ledger := &fakeLedger{free: make(chan struct{}, 1), denied: fmt.Errorf("waited: %w", ErrUnwanted)}
 		m := newTestModel(t, testConfig(), &fakeLauncher{takes: time.Second}, func(o *Options) { o.Ledger = ledger })
 		defer closeModel(t, m)
-		m.Scale(1)
-		m.Scale(0)
+		enqueue(t, m, Request{}).Cancel()
 		synctest.Wait()
 		if s := m.Status(); s.State != Cold || s.LastFailure != nil || s.StartFailures != 0 || s.Starts != 1 {
 			t.Errorf("got %+v", s)

@@ -26,7 +26,10 @@ type machine struct {
 	slots      []slot
 	queue      queue
 	nextID     uint64
-	scale      int
+	scale      int // replicas that load asks for; below 0: nobody says
+
+	tight     bool // there were no devices for one more than there must be; until the next evScale
+	surveying bool // the cheapest to lose is being looked for
 
 	crowded bool // there were no devices for one more, so those of an old spec leave first; until the next Update
 
@@ -74,6 +77,7 @@ type slot struct {
 	held      bool   // devices are reserved for it
 	cancelled bool   // Starting: the start was told to end
 	exited    bool
+	extra     bool // it is closed because there are more than needed
 	unknown   bool // adopted, in flight not known; also while it still starts
 	watched   bool // a poke comes when its in flight is zero
 
@@ -135,7 +139,7 @@ func (f failure) asError(model string, now moment) error {
 }
 
 func newMachine(c Config, needLedger bool, firstID uint64) machine {
-	m := machine{config: c, needLedger: needLedger, queue: newQueue(), nextID: max(1, firstID), spec: 1}
+	m := machine{config: c, needLedger: needLedger, queue: newQueue(), nextID: max(1, firstID), spec: 1, scale: -1}
 	m.resize()
 	return m
 }
@@ -176,7 +180,7 @@ func (m *machine) handle(e event, now moment) {
 	case evUpdate:
 		m.onUpdate(e.change, now)
 	case evScale:
-		m.scale = max(0, e.n)
+		m.scale, m.tight = e.n, false
 	case evRetry:
 		m.failure, m.sleepless = failure{}, 0
 		m.lookAgain(now)
@@ -192,6 +196,8 @@ func (m *machine) handle(e event, now moment) {
 		m.onHurry(now)
 	case evGranted:
 		m.onGranted(e)
+	case evSurveyed:
+		m.onSurveyed(e)
 	default:
 		m.handleReplica(e, now)
 	}

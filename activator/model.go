@@ -48,12 +48,13 @@ type Model struct {
 	picker    Picker
 	jitter    func() float64
 
-	queued bounds                  // what waits; not zero also holds the warm path back
-	open   atomic.Pointer[openSet] // replicas that may be entered
-	view   atomic.Pointer[view]
-	mail   *mailbox
-	poked  atomic.Bool // a poke is in the mailbox
-	gone   chan struct{}
+	queued  bounds                  // what waits; not zero also holds the warm path back
+	open    atomic.Pointer[openSet] // replicas that may be entered
+	view    atomic.Pointer[view]
+	scaling atomic.Pointer[Scaling] // nil: its number of replicas is no matter of load
+	mail    *mailbox
+	poked   atomic.Bool // a poke is in the mailbox
+	gone    chan struct{}
 
 	owner owner
 }
@@ -123,11 +124,6 @@ func (m *Model) Update(c Config, l Launcher, specHash string) error {
 	m.mail.send(event{kind: evUpdate, change: &change{config: c, launcher: l, subject: Subject{Model: m.name, Spec: specHash, Kin: c.Kin}}})
 	return nil
 }
-
-// Scale sets how many replicas an autoscaler wants. What is there beyond that, Config.Min and demand goes when
-// it has been idle for Config.ScaledownAfter; never more than Config.Max are started. 0, the initial
-// value, leaves it to demand.
-func (m *Model) Scale(n int) { m.mail.send(event{kind: evScale, n: n}) }
 
 // Retry forgets the last failure and its backoff, permanent or not.
 func (m *Model) Retry() { m.mail.send(event{kind: evRetry}) }

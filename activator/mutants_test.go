@@ -48,7 +48,7 @@ var mutants = []struct {
 	{mutant{name: "the fence is swapped in from any idle word", scenario: "shared", fencesAnyWord: true}, "I8"},
 	{mutant{name: "the fence ignores who is in flight", scenario: "idle", fencesBusy: true}, ""},
 	{mutant{name: "a failed fence counts as done", scenario: "idle", fenceAlwaysOK: true}, "I1"},
-	{mutant{name: "two fences at once forget each other", scenario: "scale and back", event: func(w *world, e *event) bool {
+	{mutant{name: "two fences at once forget each other", scenario: "scale and update", event: func(w *world, e *event) bool {
 		for i := range w.core.slots {
 			if s := &w.core.slots[i]; e.kind == evObserved && s.id != e.id && s.look == lookFence {
 				s.look = lookNone
@@ -279,6 +279,18 @@ var mutants = []struct {
 		if e.kind == evUpdate {
 			w.core.config.Max = 2
 			w.core.resize()
+		}
+	}}, ""},
+	{mutant{name: "surplus stays", scenario: "surplus", effect: dropping(effSurvey)}, "I14"},
+	{mutant{name: "surplus is cut off", scenario: "surplus of one that hangs", after: tampering(evClosed, func(w *world, s *slot) {
+		if s.state == Draining && s.extra {
+			s.drainBy = w.now
+		}
+	})}, "I1"},
+	{mutant{name: "who found no room for one more tries for ever", scenario: "no room for one more", after: func(w *world, e event) {
+		if e.kind == evReserved && errors.Is(e.err, ErrNoRoom) {
+			w.left.deny++
+			w.core.tight = false
 		}
 	}}, ""},
 	{mutant{name: "leaving never ends", scenario: "close sleepers", effect: dropping(effDone)}, "leaving"},

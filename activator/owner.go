@@ -13,6 +13,7 @@ type owner struct {
 	launcher Launcher
 	subject  Subject // what is started
 	core     machine
+	auto     *autoscale // nil: the number of replicas is no matter of load, or there was none yet
 
 	starts    map[uint64]*startRun // in progress, by replica id
 	instances map[uint64]Instance  // started and not gone
@@ -51,8 +52,9 @@ func (o *owner) run() {
 			o.handle(batch[i])
 			batch[i] = event{}
 		}
+		o.autoscale()
 		o.publish()
-		if next := o.core.nextDeadline(m.now()); next != 0 {
+		if next := o.nextDeadline(); next != 0 {
 			timer.Reset(max(0, next-m.now()))
 		} else {
 			timer.Stop()
@@ -65,6 +67,15 @@ func (o *owner) run() {
 	}
 	o.publish()
 	close(m.gone)
+}
+
+// nextDeadline is when to look although nothing happens; 0: not needed.
+func (o *owner) nextDeadline() moment {
+	next := o.core.nextDeadline(o.model.now())
+	if o.auto != nil && o.auto.next != 0 && (next == 0 || o.auto.next < next) {
+		next = o.auto.next
+	}
+	return next
 }
 
 // handle steps one event, and then the results of its immediate effects, before the next one is read.
@@ -87,7 +98,14 @@ func (o *owner) prepare(e *event) {
 	case evPoke:
 		m.poked.Store(false) // before the machine looks: whoever frees a place from now on pokes again
 		return
-	case evArrive, evCancel:
+	case evArrive:
+		if o.auto != nil {
+			o.auto.flow.enqueued++
+		}
+		return
+	case evCancel:
+		return
+	case evScale: // every second; what comes of it is seen in the effects
 		return
 	case evUpdate:
 		if o.core.leaving != staying {
@@ -126,6 +144,9 @@ func (o *owner) do(f effect, now moment) {
 	switch f.kind {
 	case effGrant:
 		o.grant(f.ticket, now)
+		if o.auto != nil && o.results[len(o.results)-1].grant == grantOK {
+			o.auto.flow.granted++
+		}
 		return
 	case effGiveUp:
 		err := f.err
@@ -143,6 +164,8 @@ func (o *owner) do(f effect, now moment) {
 			g.word.Store(uint64(wordUnknown))
 			o.settle(f.id, instance)
 		}
+		o.auto.end(f.id, o.gates[f.id])
+		o.auto.begin(f.id)
 		o.gates[f.id] = g
 	case effObserve:
 		o.observe(f.id)
@@ -162,10 +185,17 @@ func (o *owner) do(f effect, now moment) {
 	case effGone:
 		o.endStart(f.id, context.Canceled) // if devices came although the start was cancelled
 		delete(o.instances, f.id)
+		o.auto.end(f.id, o.gates[f.id])
 		delete(o.gates, f.id)
 		if f.held && m.ledger != nil {
 			m.ledger.Release(m.name, f.id)
 		}
+	case effSurvey:
+		o.result(event{kind: evSurveyed, id: o.core.cheapest(func(id uint64) (int, moment) {
+			g := o.gates[id]
+			return g.load().inFlight(), g.idleSince()
+		})})
+		return
 	case effReply:
 		if f.reply != nil {
 			f.reply <- f.err

@@ -80,7 +80,7 @@ func (m *machine) succeed(now moment) {
 				return
 			}
 			s.heir = m.nextID
-			m.start(free, now)
+			m.start(free, true, now)
 			coming++
 		}
 	}

@@ -243,7 +243,7 @@ func TestChangesAfterTheEndAreIgnored(t *testing.T) {
 		if err := m.Update(testConfig(), &fakeLauncher{}, "spec2"); err != nil {
 			t.Fatal(err)
 		}
-		m.Scale(3)
+		scale(m, 3)
 		m.Retry()
 		synctest.Wait()
 		wantState(t, m, Draining)

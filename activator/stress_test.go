@@ -47,7 +47,7 @@ func TestRequestsAgainstEvictions(t *testing.T) {
 						case <-stop:
 							return
 						case <-time.After(2 * time.Millisecond):
-							m.Scale(n % 3)
+							scale(m, n%3)
 						}
 					}
 				})

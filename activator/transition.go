@@ -89,8 +89,8 @@ func (m *machine) onGranted(e event) {
 	}
 }
 
-// start begins a start in a free slot.
-func (m *machine) start(i int, now moment) {
+// start begins a start in a free slot; beside: of one more than there must be, for which nobody else has to go.
+func (m *machine) start(i int, beside bool, now moment) {
 	s := &m.slots[i]
 	*s = slot{state: s.state, id: m.nextID, spec: m.spec}
 	m.nextID++
@@ -98,7 +98,7 @@ func (m *machine) start(i int, now moment) {
 	m.become(s, Starting, now, "wanted")
 	if m.needLedger {
 		s.work, s.phase = workReserve, phaseQueued
-		m.emit(effect{kind: effReserve, id: s.id, slot: i, beside: m.heir(s)})
+		m.emit(effect{kind: effReserve, id: s.id, slot: i, beside: beside})
 		return
 	}
 	m.launch(s)
@@ -122,8 +122,13 @@ func (m *machine) onReserved(s *slot, e event, now moment) bool {
 	case s.cancelled:
 		m.vacate(s, now, "cancelled")
 	case errors.Is(e.err, ErrNoRoom):
-		m.crowded = true
-		m.vacate(s, now, "no room beside the old one")
+		reason := "no room for one more"
+		if m.heir(s) {
+			m.crowded, reason = true, "no room beside the old one"
+		} else {
+			m.tight = true
+		}
+		m.vacate(s, now, reason)
 	case errors.Is(e.err, ErrUnwanted):
 		m.vacate(s, now, "not wanted any more")
 	case e.err != nil:
@@ -172,12 +177,22 @@ func (m *machine) onFailed(s *slot, e event, now moment) bool {
 // startFailed: those who wait hear it at once, unless another replica may still serve them.
 func (m *machine) startFailed(s *slot, e event, now moment) {
 	m.counters.StartFailures++
-	m.fail(e, isPermanent(e.err), now)
+	m.fail(e, isPermanent(e.err) && !m.proven(s), now)
 	m.becomeFor(s, Failed, now, "start failed", e.err)
 	m.forget(s)
 	if !m.live() {
 		m.giveUpAll()
 	}
+}
+
+// proven: another replica of the same spec serves. What keeps one more from it may pass, and is no reason never to start one again.
+func (m *machine) proven(s *slot) bool {
+	for i := range m.slots {
+		if o := &m.slots[i]; o != s && o.spec == s.spec && (o.state == Ready || o.state == Asleep) {
+			return true
+		}
+	}
+	return false
 }
 
 // fail counts a failure and sets the pause after it.

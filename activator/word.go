@@ -25,8 +25,12 @@ const (
 	wordInFlightMask word = wordEntry - 1
 )
 
-func (w word) inFlight() int { return int(w & wordInFlightMask) }
-func (w word) fenced() bool  { return w&wordFenced != 0 }
+// entriesMask is what is left of a count of entries.
+const entriesMask = uint64(wordEntries / wordEntry)
+
+func (w word) inFlight() int   { return int(w & wordInFlightMask) }
+func (w word) entries() uint64 { return uint64(w&wordEntries) / uint64(wordEntry) }
+func (w word) fenced() bool    { return w&wordFenced != 0 }
 
 // idle: nothing is in flight, for certain.
 func (w word) idle() bool { return w&(wordInFlightMask|wordUnknown) == 0 }

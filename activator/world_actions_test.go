@@ -261,7 +261,7 @@ func (w *world) endWork(p *proc, how int8) {
 		if w.sc.unwanted {
 			denied = ErrUnwanted
 		}
-		if w.core.before(p.id) != nil {
+		if p.beside {
 			denied = ErrNoRoom
 		}
 		w.send(event{kind: evReserved, id: p.id, err: pick(denied)})
@@ -503,6 +503,9 @@ func (w *world) checkQuiet() {
 			w.fail("cancel: the start of replica %d was not told to end", p.id)
 		}
 	}
+	if _, surplus := w.core.unneeded(); surplus > 0 && w.core.candidate() {
+		w.fail("I14: %d replicas stay that nobody needs", surplus)
+	}
 	if len(w.open) > w.core.config.Max {
 		w.fail("I12: %d replicas are open, at most %d allowed", len(w.open), w.core.config.Max)
 	}
@@ -558,6 +561,9 @@ func (w *world) checkEnd() {
 	least := keep
 	if w.core.failure.permanent { // what is there stays, what is not cannot be started
 		least = 0
+	}
+	if w.core.tight { // for more than there must be there were no devices
+		least = min(least, max(w.core.config.Min, 1))
 	}
 	alive := 0
 	for i := range w.procs {

@@ -60,7 +60,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		u8(uint8(s.state)<<4 | uint8(s.work))
 		u8(uint8(s.look)<<4 | s.tries)
 		bit(s.spec == c.spec, s.held, s.cancelled, s.exited, s.unknown, s.watched, s.preempt, s.id != 0)
-		bit(s.outlived)
+		bit(s.outlived, s.extra)
 		label(s.heir)
 		due(s.check)
 		due(s.drainBy)
@@ -71,8 +71,9 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	u8(c.sleepless<<4 | uint8(w.badSleeps))
 	due(c.failure.retryAt)
 	bit(c.failure.permanent, c.final, c.asking, c.blocked, c.done, w.poked, w.over, c.crowded)
+	bit(c.tight, c.surveying)
 	due(c.leaveBy)
-	u8(uint8(c.leaving)<<4 | uint8(c.scale))
+	u8(uint8(c.leaving)<<4 | uint8(c.scale+1))
 	if c.config.BackoffMin != c.config.BackoffMax {
 		u8(uint8(c.failure.count))
 	}
@@ -148,6 +149,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		label(p.id)
 		u8(uint8(p.op))
 		bit(p.cancelled, p.alive, p.exited, p.asleep, p.broken, p.foreign, p.devices, p.spec == c.spec)
+		bit(p.beside)
 	}
 	u8(0xfa)
 	for r := range w.threads {

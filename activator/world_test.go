@@ -62,6 +62,7 @@ type proc struct {
 	exited    bool
 	asleep    bool
 	broken    bool // its sleep or wake went wrong: only a stop may follow
+	beside    bool // devices now or not at all
 	foreign   bool // requests that the machine does not know may be in flight
 	devices   bool
 	spec      uint64 // that it was started with
@@ -308,6 +309,7 @@ func (w *world) stepOn(e event) {
 		}
 		if f.kind == effClose {
 			w.checkClosing(f.id)
+			w.checkSurplus(f.id)
 		}
 		if f.kind == effGiveUp && f.err == nil && w.core.live() {
 			w.fail("I10: a request was given up although another replica may serve it")
@@ -354,6 +356,23 @@ func (w *world) checkClosing(id uint64) {
 	w.fail("update: replica %d leaves, and none serves in its place", id)
 }
 
+// checkSurplus: what is more than needed goes when nobody waits, and leaves as many as are needed to serve.
+func (w *world) checkSurplus(id uint64) {
+	c := &w.core
+	if s := c.byID(id); s == nil || !s.extra || s.state != Ready {
+		return
+	}
+	serving := 0
+	for i := range c.slots {
+		if o := &c.slots[i]; o.state == Ready && o.id != id && !o.ending() {
+			serving++
+		}
+	}
+	if keep := max(1, c.floor()); serving < keep || c.queue.len() > 0 {
+		w.fail("I14: surplus replica %d leaves, and %d stay of %d wanted while %d wait", id, serving, keep, c.queue.len())
+	}
+}
+
 // granting: a grant has been asked for, and the machine does not know its result.
 func (w *world) granting() bool {
 	return w.asking.stage != 0 ||
@@ -367,7 +386,7 @@ func (w *world) private() {
 		if len(w.effs) > 0 {
 			f := w.effs[0]
 			switch f.kind {
-			case effPublish, effGrant, effObserve, effFence, effKnown, effClose, effGiveUp:
+			case effPublish, effGrant, effObserve, effFence, effKnown, effClose, effSurvey, effGiveUp:
 				return
 			}
 			w.effs = slices.Delete(w.effs, 0, 1)
@@ -417,6 +436,12 @@ func (w *world) shared(f effect) {
 			result &^= wordInFlightMask
 		}
 		w.results = append(w.results, event{kind: evClosed, id: f.id, word: result})
+	case effSurvey:
+		id := w.core.cheapest(func(id uint64) (int, moment) {
+			g := &w.gates[w.gateOf(id)]
+			return g.word.inFlight(), max(g.readyAt, g.last)
+		})
+		w.results = append(w.results, event{kind: evSurveyed, id: id})
 	case effGiveUp:
 		t := &w.threads[w.ticketIndex(f.ticket)]
 		if t.ticket == ticketWaiting {
@@ -639,7 +664,7 @@ func (w *world) begin(f effect) {
 		if op == workLaunch && w.sc.ledger && !p.devices {
 			w.fail("devices: replica %d launched without", f.id)
 		}
-		p.op, p.spec = op, w.core.spec
+		p.op, p.spec, p.beside = op, w.core.spec, f.beside
 		most := w.sc.config.Max
 		if w.sc.config.Surge && slices.ContainsFunc(w.procs, func(p proc) bool { return p.spec != w.core.spec }) {
 			most++

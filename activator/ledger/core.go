@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -328,6 +329,20 @@ func (c *core) reserveNow(who Replica, now time.Time) error {
 	}
 	c.grant(n, p.devices, now)
 	return nil
+}
+
+// room is how many replicas of a model reserveNow would give devices to, at most so many.
+func (c *core) room(model string, atMost int, now time.Time) int {
+	if c.terms[model].Count == 0 {
+		return atMost
+	}
+	trial := *c
+	trial.holds = slices.Clone(c.holds)
+	n := 0
+	for n < atMost && trial.reserveNow(Replica{model, math.MaxUint64 - uint64(n)}, now) == nil {
+		n++
+	}
+	return n
 }
 
 // adopt enters a hold that an earlier gateway gave out.

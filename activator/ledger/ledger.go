@@ -193,6 +193,13 @@ func (l *Ledger) ReserveNow(model string, replica uint64) error {
 	return l.core.reserveNow(Replica{model, replica}, time.Now())
 }
 
+// Room is activator.Ledger's.
+func (l *Ledger) Room(model string, atMost int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.room(model, atMost, time.Now())
+}
+
 // Adopt enters a replica of an earlier gateway on the devices that it has: share is its thousandths of the only one, 0 means whole devices.
 // It is an error if they are not there, or others have them. Before the model that the replica belongs to is made, and before anybody
 // calls Reserve.

@@ -34,6 +34,9 @@ type Config struct {
 	// followed by others until that is known. 0: not known. Not used with RequestRate.
 	Service time.Duration
 
+	// Have is how many replicas there are to begin with. They count as needed then.
+	Have int
+
 	// Window is what load is averaged over; 0: DefaultWindow.
 	Window time.Duration
 	// BurstFactor: a load over the burst window (a tenth of Window) of at least so many times what the replicas are meant for

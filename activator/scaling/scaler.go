@@ -75,6 +75,7 @@ type Scaler struct {
 	held       int             // what was last decided, without the bound of devices
 	gaveUpAt   time.Duration
 	burstEnd   time.Duration
+	standing   time.Duration // since when somebody has been waiting all the time for replicas that serve; below 0: not
 }
 
 // New returns an error that names every value that cannot be.
@@ -82,10 +83,23 @@ func New(c Config) (*Scaler, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	s := &Scaler{config: c, neededAt: make([]time.Duration, c.Max), held: c.Min, gaveUpAt: -c.GiveUpEvery}
+	s := &Scaler{config: c, neededAt: make([]time.Duration, c.Max), held: min(c.Max, max(c.Min, c.Have)), gaveUpAt: -c.GiveUpEvery, standing: -1}
 	s.window.length = c.Window / windowTicks
 	s.service = c.Service.Seconds()
 	return s, nil
+}
+
+// Adjust changes what load asks for, and keeps what was seen of it. Window stays as it is; Service and Have are of no account. The error is New's, and
+// then nothing has changed.
+func (s *Scaler) Adjust(c Config) error {
+	c.Window = s.config.Window
+	if err := c.check(); err != nil {
+		return err
+	}
+	s.neededAt = append(s.neededAt, make([]time.Duration, max(0, c.Max-len(s.neededAt)))...)[:c.Max]
+	s.held = min(c.Max, max(c.Min, s.held))
+	s.config = c
+	return nil
 }
 
 // Service is how long a request is in flight, as measured last; 0: not known yet.
@@ -107,6 +121,9 @@ func (s *Scaler) Observe(o Observation) Decision {
 func (s *Scaler) take(o Observation) {
 	if !s.begun {
 		s.begun = true
+		for n := range s.held {
+			s.neededAt[n] = o.At
+		}
 		s.window.newest, s.window.at = int64(o.At/s.window.length), o.At
 	}
 	elapsed := o.At - s.last.At
@@ -123,7 +140,9 @@ func (s *Scaler) take(o Observation) {
 	if o.Queued > 0 {
 		s.crowdedEnd = o.At + s.config.Window
 	}
-	s.measure(o.At < s.crowdedEnd)
+	if started > 0 || finished > 0 || o.InFlight > 0 { // or the end of a window would hold requests without the time that they took
+		s.measure(o.At < s.crowdedEnd)
+	}
 	s.last = o
 }
 
@@ -200,6 +219,9 @@ func (s *Scaler) needed(o Observation) Decision {
 	}
 	raise(count(d.Load, target), ReasonLoad)
 	raise(s.backlog(o, d.Burst), ReasonBacklog)
+	if s.stands(o) {
+		raise(have+1, ReasonBacklog)
+	}
 	// It stays a burst for a window, or the replicas that it got first would end it half way.
 	if c.BurstFactor > 0 && d.Burst >= c.BurstFactor*target*float64(max(1, have)) {
 		s.burstEnd = o.At + c.Window
@@ -236,6 +258,22 @@ func (s *Scaler) backlog(o Observation, load float64) int {
 		return 0
 	}
 	return count(load+rest/start, target)
+}
+
+// stands: somebody has been waiting for as long as a backlog may take to be worked off, and it is not. So much for what was foreseen. Those
+// who ask again only when they have been answered never make more load than the replicas take, and all the same there are too few.
+func (s *Scaler) stands(o Observation) bool {
+	switch {
+	case o.Queued == 0 || o.Ready == 0 || o.Starting > 0 || s.config.Patience < 0:
+		s.standing = -1
+	case s.standing < 0:
+		s.standing = o.At
+	}
+	start := o.StartTime
+	if start == 0 {
+		start = s.config.Window
+	}
+	return s.standing >= 0 && (o.At-s.standing).Seconds() >= start.Seconds()*s.config.Patience
 }
 
 // hold keeps what was needed less than ScaledownAfter ago, and gives up one at a time. The last one goes without that: whether the

@@ -199,6 +199,103 @@ func TestBacklogThatIsDoneInTimeAsksForNothing(t *testing.T) {
 	}
 }
 
+// TestWhoAsksAgainWhenAnswered: ten who wait for each answer never make more load than the eight places take, and two of them wait always.
+func TestWhoAsksAgainWhenAnswered(t *testing.T) {
+	for _, known := range []time.Duration{0, 20 * time.Second} {
+		s, err := New(Config{Max: 10, Concurrency: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := Observation{Ready: 2, InFlight: 8, Queued: 2, StartTime: known}
+		patience := 2 * max(known, 0)
+		if known == 0 {
+			patience = 2 * DefaultWindow
+		}
+		for o.At < 10*time.Minute {
+			o.At += time.Second
+			o.Arrived, o.Finished = o.Arrived+8, o.Finished+8
+			d := s.Observe(o)
+			if d.Want > 2 {
+				if o.At < patience || o.At > patience+5*time.Second || d.Want != 3 || d.Reason != ReasonBacklog {
+					t.Errorf("start time %v: got %+v after %v", known, d, o.At)
+				}
+				break
+			}
+		}
+		if o.At == 10*time.Minute {
+			t.Errorf("start time %v: nothing after %v", known, o.At)
+		}
+		o.Starting = 1 // and no further one before that one has shown what it does
+		for range 300 {
+			o.At += time.Second
+			o.Arrived, o.Finished = o.Arrived+8, o.Finished+8
+			if d := s.Observe(o); d.Want > 3 {
+				t.Fatalf("start time %v: got %+v while one starts", known, d)
+			}
+		}
+	}
+}
+
+// TestTimeInFlightOutlivesTheLoad: what is known of requests does not shrink with what is left of them in the window.
+func TestTimeInFlightOutlivesTheLoad(t *testing.T) {
+	s := newScene(t, config(), 5)
+	s.run(200, 2, 0)
+	was := s.scaler.Service()
+	s.run(300, 0, 0)
+	if is := s.scaler.Service(); is < was-was/10 || was < 4*time.Second {
+		t.Errorf("%v in flight, and %v after a while without requests", was, is)
+	}
+}
+
+// TestAdjustKeepsWhatWasSeen: other bounds are no reason to forget the load, nor to let all go at once that is there.
+func TestAdjustKeepsWhatWasSeen(t *testing.T) {
+	s := newScene(t, config(), 2)
+	s.run(1500, 20, 0)
+	top := len(s.ready)
+	for _, bounds := range [][2]int{{0, 20}, {2, 12}} {
+		c := config()
+		c.Min, c.Max = bounds[0], bounds[1]
+		if err := s.scaler.Adjust(c); err != nil {
+			t.Fatal(err)
+		}
+		s.config = c
+		if d := s.run(5, 20, 0); d.Want != top {
+			t.Errorf("%v: got %+v, want the %d of before", bounds, d, top)
+		}
+	}
+	if err := s.scaler.Adjust(Config{}); err == nil {
+		t.Error("an impossible configuration was taken")
+	}
+	c := config()
+	c.Max = 3
+	if err := s.scaler.Adjust(c); err != nil {
+		t.Fatal(err)
+	}
+	s.config = c
+	if d := s.run(5, 20, 0); d.Want != 3 || d.Reason != ReasonMax {
+		t.Errorf("got %+v, want no more than 3", d)
+	}
+}
+
+// TestThoseAtHandCountAsNeeded at the beginning.
+func TestThoseAtHandCountAsNeeded(t *testing.T) {
+	c := config()
+	c.Have = 3
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Hour
+	for at := begin; at < begin+c.ScaledownAfter; at += time.Second {
+		if d := s.Observe(Observation{At: at, Ready: 3}); d.Want != 3 {
+			t.Fatalf("after %v: got %+v, want the 3 that are there", at-begin, d)
+		}
+	}
+	if d := s.Observe(Observation{At: begin + c.ScaledownAfter, Ready: 3}); d.Want != 2 {
+		t.Errorf("got %+v when the time is up, want 2", d)
+	}
+}
+
 func TestSpikeIsWorkedOff(t *testing.T) {
 	s := newScene(t, config(), 2)
 	s.run(300, 1, 0)

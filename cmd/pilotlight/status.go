@@ -108,6 +108,13 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 			}
 			fmt.Fprintln(w, line)
 		}
+		if d := m.Scaling; d != nil {
+			unit := "requests in flight"
+			if d.Metric == "request_rate" {
+				unit = "requests per second"
+			}
+			fmt.Fprintf(w, "%s wants %d (%s): a load of %.3g %s, %.3g for each replica\n", m.ModelID, d.Want, d.Reason, d.Load, unit, d.Target)
+		}
 		if m.Sleepless {
 			fmt.Fprintf(w, "%s is not put to sleep any more: it went wrong twice in a row\n", m.ModelID)
 		}

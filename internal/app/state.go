@@ -39,6 +39,7 @@ type ModelState struct {
 	QueuedBytes    int64          `json:"queued_bytes"`
 	ETASeconds     float64        `json:"eta_seconds,omitempty"` // until the next replica is ready; 0: unknown or none on its way
 	Replicas       []ReplicaState `json:"replicas"`
+	Scaling        *ScalingState  `json:"scaling,omitempty"` // absent where load does not change the number of replicas
 	Failure        *FailureState  `json:"failure,omitempty"`
 	Slow           *SlowState     `json:"slow_start,omitempty"` // a start in progress is slow, or the latest one was
 	Starts         uint64         `json:"starts"`
@@ -69,6 +70,17 @@ type ReplicaState struct {
 	Addr    string  `json:"addr,omitempty"`
 	PID     int     `json:"pid,omitempty"`
 	Freed   int64   `json:"freed_bytes,omitempty"` // of GPU memory, while it sleeps; 0: not measured
+}
+
+// ScalingState is how many replicas load asks for.
+type ScalingState struct {
+	Want   int     `json:"want"`
+	Reason string  `json:"reason"`
+	Metric string  `json:"metric"` // concurrency or request_rate
+	Load   float64 `json:"load"`   // averaged over a minute, in the metric's unit
+	Target float64 `json:"target"` // what one replica is meant to have of it
+	// ServiceSeconds is how long a request is in flight; 0: not known yet.
+	ServiceSeconds float64 `json:"service_seconds,omitempty"`
 }
 
 // FailureState is a model's last failure, for operators: with the engine's last lines, secrets removed.
@@ -124,6 +136,12 @@ func (m *model) state(id string) ModelState {
 			}
 		}
 		s.Replicas = append(s.Replicas, rs)
+	}
+	if d := m.activator.Scaling(); d != nil {
+		s.Scaling = &ScalingState{Want: d.Want, Reason: d.Reason, Metric: "concurrency", Load: d.Load, Target: d.Target, ServiceSeconds: d.Service.Seconds()}
+		if d.ByRate {
+			s.Scaling.Metric = "request_rate"
+		}
 	}
 	if status.Slow != nil {
 		s.Slow = DescribeSlow(status.Slow)

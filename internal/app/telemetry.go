@@ -106,6 +106,10 @@ func (t *telemetry) watch(a *App) error {
 		metric.WithDescription("Replicas by state."))
 	inFlight, err2 := t.meter.Int64ObservableGauge("pilotlight.replicas.in_flight", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests in flight at replicas."))
+	wanted, err7 := t.meter.Int64ObservableGauge("pilotlight.replicas.wanted", metric.WithUnit("{replica}"),
+		metric.WithDescription("Replicas that load asks for, by reason."))
+	asked, err8 := t.meter.Float64ObservableGauge("pilotlight.scaling.load", metric.WithUnit("1"),
+		metric.WithDescription("Load over what one replica is meant to have: replicas' worth of it, on average over a minute."))
 	queue, err3 := t.meter.Int64ObservableGauge("pilotlight.queue.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that wait for a replica."))
 	bytes, err4 := t.meter.Int64ObservableGauge("pilotlight.queue.size", metric.WithUnit("By"),
@@ -114,7 +118,7 @@ func (t *telemetry) watch(a *App) error {
 		metric.WithDescription("1 while the configuration file's present version is the one in force, 0 while an older one is."))
 	gpus, err6 := t.meter.Int64ObservableGauge("pilotlight.gpus", metric.WithUnit("{gpu}"),
 		metric.WithDescription("GPUs that are shared out, by state."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return err
 	}
 	_, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -129,6 +133,10 @@ func (t *telemetry) watch(a *App) error {
 			}
 			for s, n := range count {
 				o.ObserveInt64(replicas, n, metric.WithAttributes(model, attribute.String("state", s)))
+			}
+			if d := m.Scaling; d != nil {
+				o.ObserveInt64(wanted, int64(d.Want), metric.WithAttributes(model, attribute.String("reason", d.Reason)))
+				o.ObserveFloat64(asked, d.Load/d.Target, metric.WithAttributes(model))
 			}
 			o.ObserveInt64(inFlight, flying, metric.WithAttributes(model))
 			o.ObserveInt64(queue, int64(m.QueuedRequests), metric.WithAttributes(model))
@@ -156,6 +164,6 @@ func (t *telemetry) watch(a *App) error {
 		}
 		o.ObserveInt64(valid, ok)
 		return nil
-	}, replicas, inFlight, queue, bytes, valid, gpus)
+	}, replicas, wanted, asked, inFlight, queue, bytes, valid, gpus)
 	return err
 }

@@ -29,7 +29,7 @@ type layer struct {
 var layers = []layer{
 	{"auth", nil, nil,
 		"it decides on plain values, so that its tests need neither sockets nor a gateway"},
-	{"activator", nil, nil,
+	{"activator", []string{"activator/scaling"}, nil,
 		"the state machine is explored exhaustively; anything it imported would have to be explored with it"},
 	{"activator/ledger", []string{"activator"}, nil,
 		"who gets which device depends on what models do, not on how devices are found or engines are run"},

@@ -138,12 +138,7 @@ func (d *describer) model(m *Model) {
 		d.resources(m.Resources)
 		d.memory(m)
 		d.sharing(m)
-		if m.Activator.Min == m.Activator.Max {
-			d.line(1, "scaling      %s, always running", count(m.Activator.Max, "replica"))
-		} else {
-			d.line(1, "scaling      %d to %s, stopped after %s without traffic", m.Activator.Min, count(m.Activator.Max, "replica"),
-				m.Activator.ScaledownAfter)
-		}
+		d.line(1, "scaling      %s", scaled(&m.Activator))
 		if text := d.sleeping(m); text != "" {
 			d.line(1, "sleep        %s", text)
 		}
@@ -158,6 +153,22 @@ func (d *describer) model(m *Model) {
 		m.Cold.MaxWait, m.Cold.KeepAliveJSON)
 	d.line(1, "timeouts     request %s, start %s, first_byte %s, idle_stream %s, drain %s", m.Timeouts.Request,
 		m.Spec.StartTimeout, m.Timeouts.FirstByte, m.Timeouts.IdleStream, m.Activator.DrainTimeout)
+}
+
+// scaled says how many replicas a model has when.
+func scaled(c *activator.Config) string {
+	replicas := fmt.Sprintf("%d to %s", c.Min, count(c.Max, "replica"))
+	switch {
+	case c.Min == c.Max:
+		return count(c.Max, "replica") + ", always running"
+	case c.Max == 1:
+		return fmt.Sprintf("%s, stopped after %s without traffic", replicas, c.ScaledownAfter)
+	case c.RequestRate > 0:
+		return fmt.Sprintf("%s, one for each %g requests per second, given up after %s without need", replicas, c.RequestRate, c.ScaledownAfter)
+	case c.Concurrency > 0:
+		return fmt.Sprintf("%s, one for each %d requests in flight, given up after %s without need", replicas, c.Concurrency, c.ScaledownAfter)
+	}
+	return fmt.Sprintf("%s, one for each %d requests in flight (fewer where the engine takes fewer), given up after %s without need", replicas, activator.DefaultConcurrency, c.ScaledownAfter)
 }
 
 // sharing shows how a model shares GPUs, where it says so.

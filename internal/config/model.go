@@ -37,6 +37,7 @@ const (
 	maxQueuedRequests = 10_000_000
 	maxReplicas       = 10_000
 	maxConcurrency    = 1_000_000
+	leastRate         = 0.001
 )
 
 // modelFields keeps the places of a model's names for the checks across models.
@@ -184,10 +185,15 @@ func (r *reader) scaling(f fields) activator.Config {
 	concurrency, rate := metric.get("concurrency"), metric.get("request_rate")
 	c.Concurrency = int(concurrency.integer(0, 1, maxConcurrency))
 	if rate.given() {
-		if n, ok := rate.fraction(); ok && n < 1 {
-			rate.fail("is below 1", "")
+		n, ok := rate.fraction()
+		switch {
+		case ok && (n < leastRate || n > maxConcurrency):
+			rate.fail(fmt.Sprintf("is not between %g and %d", leastRate, maxConcurrency), "write the requests per second that one replica takes well, such as 5 or 0.5")
+		case ok && c.Max <= max(1, c.Min):
+			rate.warn("has no effect: load does not change the number of replicas", "write scaling.replicas: [0, 4] to have it do so")
+		case ok:
+			c.RequestRate = n
 		}
-		rate.later("use {concurrency: 32}, the number of requests that one replica works on at once")
 	}
 	switch {
 	case concurrency.given() && rate.given():
@@ -200,7 +206,7 @@ func (r *reader) scaling(f fields) activator.Config {
 
 // replicas reads n, which means [n, n], or [min, max].
 func (r *reader) replicas(c *activator.Config, v value) {
-	const fix = "write [0, 1] for a replica on demand, or 1 for one that always runs"
+	const fix = "write [0, 1] for a replica on demand, [0, 4] for as many as load asks for, or 1 for one that always runs"
 	if !v.given() {
 		return
 	}
@@ -235,15 +241,6 @@ func (r *reader) replicas(c *activator.Config, v value) {
 		return
 	case lo > hi:
 		v.fail(fmt.Sprintf("the least (%d) is more than the most (%d)", lo, hi), fmt.Sprintf("write [%d, %d]", hi, lo))
-		return
-	case hi > max(lo, 1):
-		instead := "write [0, 1]"
-		if lo > 0 {
-			instead = fmt.Sprintf("write %d to keep that many running", hi)
-		} else if hi > 1 {
-			instead += fmt.Sprintf(", or %d to keep that many running", hi)
-		}
-		v.fail("scaling between numbers of replicas is not supported yet", instead)
 		return
 	}
 	c.Min, c.Max = lo, hi
