@@ -63,7 +63,7 @@ func (f *Folder) List(ctx context.Context, revision string) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	list.Commit = derivedCommit(list.Files)
+	list.Commit = DerivedCommit(list.Files)
 	return list, list.Check()
 }
 
@@ -96,8 +96,8 @@ type section struct {
 	io.Closer
 }
 
-// derivedCommit gives sources without commits one: equal listings have equal commits.
-func derivedCommit(files []File) string {
+// DerivedCommit gives sources without commits one, and sorts files by path: equal listings have equal commits.
+func DerivedCommit(files []File) string {
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	h := sha1.New() // only for its 40 digits, which the cache layout wants; nothing is proven by it
 	for _, f := range files {

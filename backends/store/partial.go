@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -155,9 +156,16 @@ func newHash(f File) hash.Hash {
 }
 
 // digest reads the chunks in order as they come in, so that checking costs no time after the last one, and returns the hash in hex. It
-// ends with errAborted after abort.
-func (p *partial) digest(f File) (string, error) {
+// ends with errAborted after abort, and with ErrHashMismatch if the file's Checker says so.
+func (p *partial) digest(ctx context.Context, f File) (string, error) {
 	h, buffer := newHash(f), make([]byte, min(256<<10, max(1, f.Size)))
+	var to io.Writer = h
+	var second hash.Hash
+	if !f.hashed() && f.Checker != nil {
+		if second = f.Checker.Begin(ctx); second != nil {
+			to = io.MultiWriter(h, second)
+		}
+	}
 	for i := range p.done {
 		p.mu.Lock()
 		for !p.done[i] && !p.aborted {
@@ -170,13 +178,21 @@ func (p *partial) digest(f File) (string, error) {
 		}
 		offset, length := p.span(i)
 		// The struct hides WriteTo and ReadFrom, which would use buffers of their own.
-		if n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{io.NewSectionReader(p.data, offset, length)}, buffer); err != nil {
+		if n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{io.NewSectionReader(p.data, offset, length)}, buffer); err != nil {
 			return "", err
 		} else if n != length {
 			return "", io.ErrUnexpectedEOF
 		}
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	sum := hex.EncodeToString(h.Sum(nil))
+	if f.hashed() || f.Checker == nil {
+		return sum, nil
+	}
+	var also []byte
+	if second != nil {
+		also = second.Sum(nil)
+	}
+	return sum, f.Checker.End(ctx, sum, also)
 }
 
 var errAborted = errors.New("the download ended before")

@@ -66,7 +66,7 @@ func (p *Plain) List(ctx context.Context, revision string) (Listing, error) {
 			return Listing{}, fmt.Errorf("%s: %w", shorten(files[i].Path), err)
 		}
 	}
-	list := Listing{Files: files, Commit: derivedCommit(files)}
+	list := Listing{Files: files, Commit: DerivedCommit(files)}
 	return list, list.Check()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"strings"
@@ -52,6 +53,17 @@ type File struct {
 	SHA256, GitOID string
 	// Version tells two contents of one path apart where no hash is known: an ETag, or a time of change.
 	Version string
+	// Checker checks content for which there is neither SHA256 nor GitOID. Nil: there is nothing to check it against.
+	Checker Checker
+}
+
+// Checker checks a file's content by what its source knows of it beside the hashes that name blobs, such as an object store's checksums.
+type Checker interface {
+	// Begin returns a hash to be fed the whole content in order, or nil if there is nothing to hash.
+	Begin(ctx context.Context) hash.Hash
+	// End judges the content by its sha256 in hex and the sum of Begin's hash (nil without one). It returns an error that wraps
+	// ErrHashMismatch if the content is known to be wrong.
+	End(ctx context.Context, sha256 string, sum []byte) error
 }
 
 // hashed says whether the content can be checked against something that the source said.

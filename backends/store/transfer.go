@@ -75,7 +75,7 @@ func (d *download) offer(ctx context.Context, t *transfer) error {
 	d.meter.update(func(p *Progress) { p.BytesDone += present })
 	t.digest = make(chan digested, 1)
 	go func(result chan<- digested) {
-		hash, err := t.partial.digest(t.File)
+		hash, err := t.partial.digest(ctx, t.File)
 		result <- digested{hash, err}
 	}(t.digest)
 	var wait []int
@@ -219,22 +219,25 @@ func ended(err error) error {
 func (d *download) finish(ctx context.Context, t *transfer) error {
 	sum := <-t.digest
 	t.digest = nil
-	if sum.err != nil {
+	blob, wrong := t.key, sum.err
+	switch {
+	case sum.err != nil && !errors.Is(sum.err, ErrHashMismatch):
 		return sum.err
-	}
-	blob := t.key
-	if !t.hashed() {
+	case sum.err != nil:
+	case !t.hashed():
 		blob = sum.hash
-	} else if sum.hash != t.key {
-		err := fmt.Errorf("%w: want %s, got %s", ErrHashMismatch, t.key, sum.hash)
+	case sum.hash != t.key:
+		wrong = fmt.Errorf("%w: want %s, got %s", ErrHashMismatch, t.key, sum.hash)
+	}
+	if wrong != nil {
 		if err := t.partial.reset(); err != nil {
 			return err
 		}
 		d.meter.update(func(p *Progress) { p.BytesDone -= t.Size })
 		if t.restarts++; t.restarts > 1 {
-			return err
+			return wrong
 		}
-		d.store.log.Warn("a file is fetched again", "file", t.Path, "error", err)
+		d.store.log.Warn("a file is fetched again", "file", t.Path, "error", wrong)
 		return d.offer(ctx, t)
 	}
 	if err := t.partial.publish(d.dir.root, blob); err != nil {

@@ -99,9 +99,14 @@ func withoutQuery(err error) error {
 	return err
 }
 
-// newBody reads length bytes of resp and turns silence and an early end into errors. cancel ends the request.
-func newBody(ctx context.Context, resp *http.Response, length int64, stall time.Duration, cancel context.CancelCauseFunc) io.ReadCloser {
-	return &body{ctx: ctx, body: resp.Body, left: length, cancel: cancel, stall: stall, stalled: time.AfterFunc(stall, func() { cancel(errStalled) })}
+// NewBody reads length bytes of an answer's body and turns half a minute of silence and an early end into errors that are worth another try.
+// ctx is the request's, and cancel ends it; both are let go when the reader is closed.
+func NewBody(ctx context.Context, cancel context.CancelCauseFunc, answer io.ReadCloser, length int64) io.ReadCloser {
+	return newBody(ctx, answer, length, stallTimeout, cancel)
+}
+
+func newBody(ctx context.Context, answer io.ReadCloser, length int64, stall time.Duration, cancel context.CancelCauseFunc) io.ReadCloser {
+	return &body{ctx: ctx, body: answer, left: length, cancel: cancel, stall: stall, stalled: time.AfterFunc(stall, func() { cancel(errStalled) })}
 }
 
 type body struct {
@@ -189,5 +194,5 @@ func (w *web) ranged(ctx context.Context, address string, header http.Header, si
 		resp.Body.Close()
 		return nil, resp, first, nil
 	}
-	return newBody(ctx, resp, length, w.stall, cancel), resp, first, nil
+	return newBody(ctx, resp.Body, length, w.stall, cancel), resp, first, nil
 }

@@ -31,6 +31,12 @@ func Binary(t testing.TB, pkg string, flags ...string) string {
 // PILOTLIGHT_REQUIRE may name is "modules".
 func GoModule(t testing.TB, dir, modfile string) string {
 	t.Helper()
+	return goProgram(t, dir, modfile, ".")
+}
+
+// goProgram builds pkg, a package of the module in dir or one that it requires.
+func goProgram(t testing.TB, dir, modfile, pkg string) string {
+	t.Helper()
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -39,18 +45,18 @@ func GoModule(t testing.TB, dir, modfile string) string {
 	if modfile != "" {
 		flags = append(flags, "-modfile="+filepath.Join(abs, modfile))
 	}
-	if path := cached(abs, ".", flags); path != "" {
+	if path := cached(abs, pkg, flags); path != "" {
 		return path
 	}
 	// A missing network must not look like a driver that does not compile.
 	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"list", "-deps"}, flags...), ".")...)
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"list", "-deps"}, flags...), pkg)...)
 	cmd.Dir, cmd.Env = abs, goEnv()
 	if text, err := cmd.CombinedOutput(); err != nil {
 		Missing(t, "modules", fmt.Errorf("finding the packages of %s: %w: %s", dir, err, last(text)))
 	}
-	return build(t, abs, ".", flags)
+	return build(t, abs, pkg, flags)
 }
 
 // cached is what build has made already, or "".
