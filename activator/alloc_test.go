@@ -16,13 +16,20 @@ func TestWarmPathDoesNotAllocate(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%d replicas: %v allocations", replicas, n)
 		}
-		m.picker = func(_ any, c Choices) int { return c.Len() - 1 }
+		var hint Hint = &last{}
 		if n := testing.AllocsPerRun(1000, func() {
-			lease, _ := m.TryAcquire()
+			lease, _ := m.TryAcquireFor(hint)
 			lease.Release()
 		}); n != 0 {
-			t.Errorf("%d replicas, with a picker: %v allocations", replicas, n)
+			t.Errorf("%d replicas, with a hint: %v allocations", replicas, n)
 		}
 		closeModel(t, m)
 	}
 }
+
+// last is a Hint that takes the last replica.
+type last struct{}
+
+func (*last) Pick(c Choices) int { return c.Len() - 1 }
+func (*last) Placed(uint64)      {}
+func (*last) Left()              {}

@@ -28,10 +28,8 @@ func (r *replica) swap(from, to word) bool { return r.word.CompareAndSwap(uint64
 // enter takes a place, unless the replica is fenced, full, or known to be gone: between its exit and the fence that
 // follows it lie the owner's mailbox and a few scheduler turns, in which every request would be lost on it.
 func (r *replica) enter(limit int) bool {
-	select {
-	case <-r.exited:
+	if r.gone() {
 		return false
-	default:
 	}
 	for {
 		w := r.load()
@@ -42,6 +40,15 @@ func (r *replica) enter(limit int) bool {
 		if r.swap(w, next) {
 			return true
 		}
+	}
+}
+
+func (r *replica) gone() bool {
+	select {
+	case <-r.exited:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -70,37 +77,91 @@ func (r *replica) idleSince() moment { return max(r.readyAt, moment(r.lastActivi
 
 // openSet is the snapshot of the replicas that may be entered, with the limit of each. Immutable.
 type openSet struct {
+	version  uint64 // grows with each set that is published
 	replicas []*replica
 	limits   []int
 }
 
-// Choices is what a Picker chooses from: the open replicas, loads read as they are asked for.
+// Choices is what a Hint chooses from: the open replicas, loads read as they are asked for.
 type Choices struct{ set *openSet }
 
 // Len is the number of open replicas.
 func (c Choices) Len() int { return len(c.set.replicas) }
 
-// At describes one of them. InFlight may change at any time.
+// At describes one of them. InFlight and Closed may change at any time.
 func (c Choices) At(i int) Candidate {
 	r := c.set.replicas[i]
-	return Candidate{ReplicaID: r.id, Instance: r.instance, InFlight: r.load().inFlight(), Limit: c.set.limits[i]}
+	w := r.load()
+	return Candidate{ReplicaID: r.id, Instance: r.instance, InFlight: w.inFlight(), Limit: c.set.limits[i], Closed: w.fenced() || r.gone()}
 }
+
+// Version tells sets apart: where it is the same, so are the replicas and their limits, and a later set has a greater one.
+func (c Choices) Version() uint64 { return c.set.version }
 
 // Candidate is one open replica.
 type Candidate struct {
 	ReplicaID       uint64
 	Instance        Instance
 	InFlight, Limit int
+	Closed          bool // about to leave, or known to be gone: it will not take the request
 }
 
-// Picker chooses a replica for one request: an index into choices, or −1 for no preference. A choice that is
-// full or about to leave is replaced by the least loaded one. It is called on the request path and by the
-// owner, so it must be fast, must not block, and must be safe for concurrent use.
-type Picker func(hint any, choices Choices) int
+// What a Hint may answer instead of an index.
+const (
+	PickAny  = -1 // no preference
+	PickNone = -2 // rather wait until another place is free
+)
+
+// pickTries bounds how often a hint is asked again because its choice was taken meanwhile.
+const pickTries = 3
+
+// Hint chooses a replica for one request, where several are open, and keeps account of where it is. Its methods are called one at a time:
+// by whoever acquires, then, if the request is queued, by the owner until the ticket is done, then by whoever has the lease. They are on
+// the request path, so they must be fast and must not block.
+type Hint interface {
+	// Pick chooses an index into choices, or answers PickAny or PickNone. It is asked again if its choice has become full or is about to
+	// leave, and where that does not help, the replica with the fewest requests in flight is taken. Placed or Left follows. PickNone is for
+	// when somebody will leave an open replica and thereby look again: when one of them is full.
+	Pick(choices Choices) int
+	// Placed tells which replica the request has been given a place on.
+	Placed(replica uint64)
+	// Left tells that it has no place, or no longer: the lease was released, or Pick came to nothing.
+	Left()
+}
 
 // enter takes a place on one of the set's replicas, or returns nil if none has room: the picked one, else
-// the one with the fewest requests in flight, any of those that have equally few.
-func (s *openSet) enter(pick Picker, hint any) *replica {
+// the one with the fewest requests in flight, any of those that have equally few. hint may be nil.
+func (s *openSet) enter(hint Hint) *replica {
+	if hint == nil {
+		return s.enterAny()
+	}
+	var r *replica
+	n := len(s.replicas)
+	for try := 0; n > 1 && r == nil && try < pickTries; try++ {
+		i := hint.Pick(Choices{s})
+		if i == PickNone {
+			hint.Left()
+			return nil
+		}
+		if i < 0 || i >= n {
+			break
+		}
+		if s.replicas[i].enter(s.limits[i]) {
+			r = s.replicas[i]
+		}
+	}
+	if r == nil {
+		r = s.enterAny()
+	}
+	if r == nil {
+		hint.Left()
+		return nil
+	}
+	hint.Placed(r.id)
+	return r
+}
+
+func (s *openSet) enterAny() *replica {
 	n := len(s.replicas)
 	switch n {
 	case 0:
@@ -110,11 +171,6 @@ func (s *openSet) enter(pick Picker, hint any) *replica {
 			return s.replicas[0]
 		}
 		return nil
-	}
-	if pick != nil {
-		if i := pick(hint, Choices{s}); i >= 0 && i < n && s.replicas[i].enter(s.limits[i]) {
-			return s.replicas[i]
-		}
 	}
 	// Any of the equals: a counter that takes turns costs 200 ns more where two cores share it.
 	first := rand.IntN(n)
@@ -143,6 +199,7 @@ func (s *openSet) enter(pick Picker, hint any) *replica {
 type Lease struct {
 	model   *Model
 	replica *replica
+	hint    Hint // nil: nobody keeps account
 	waited  time.Duration
 	cold    bool
 }
@@ -165,6 +222,10 @@ func (l *Lease) ReleaseAt(now time.Time) {
 func (l *Lease) release(now moment) {
 	r := l.replica
 	l.replica = nil
+	if l.hint != nil {
+		l.hint.Left()
+		l.hint = nil
+	}
 	r.touch(now)
 	l.model.afterLeave(r.leave())
 }
@@ -207,14 +268,36 @@ func (l *Lease) Waited() time.Duration { return l.waited }
 // replica has room, and when requests are queued: they came first. A refused caller goes to Enqueue.
 func (m *Model) TryAcquire() (Lease, bool) { return m.TryAcquireFor(nil) }
 
-// TryAcquireFor is TryAcquire with a hint for the Picker.
-func (m *Model) TryAcquireFor(hint any) (Lease, bool) {
+// TryAcquireFor is TryAcquire with a hint, which may be nil.
+func (m *Model) TryAcquireFor(hint Hint) (Lease, bool) {
 	if m.queued.requests.Load() != 0 {
 		return Lease{}, false
 	}
-	r := m.open.Load().enter(m.picker, hint)
+	r := m.open.Load().enter(hint)
 	if r == nil {
 		return Lease{}, false
 	}
-	return Lease{model: m, replica: r}, true
+	return Lease{model: m, replica: r, hint: hint}, true
 }
+
+// TryAcquireOn takes a place on one replica, for a request that no other can answer. It does not wait, and passes those who are queued:
+// they can go elsewhere. there: the replica takes requests, even if it has no room now.
+func (m *Model) TryAcquireOn(id uint64, hint Hint) (lease Lease, there bool) {
+	set := m.open.Load()
+	for i, r := range set.replicas {
+		if r.id != id {
+			continue
+		}
+		if !r.enter(set.limits[i]) {
+			return Lease{}, !r.load().fenced()
+		}
+		if hint != nil {
+			hint.Placed(id)
+		}
+		return Lease{model: m, replica: r, hint: hint}, true
+	}
+	return Lease{}, false
+}
+
+// Open is the number of replicas that take requests.
+func (m *Model) Open() int { return len(m.open.Load().replicas) }

@@ -26,8 +26,6 @@ type Options struct {
 	// Logger gets state changes; nil: they are not logged.
 	Logger   *slog.Logger
 	Observer Observer
-	// Picker chooses replicas; nil: fewest requests in flight, any of those that have equally few.
-	Picker Picker
 	// Jitter returns a number in [0, 1) for each backoff; nil: math/rand/v2.
 	Jitter func() float64
 	// FirstID is the id of the first replica; 0 means 1. It keeps ids apart from those of an earlier process.
@@ -45,7 +43,6 @@ type Model struct {
 	durations *Durations
 	log       *slog.Logger
 	observer  Observer
-	picker    Picker
 	jitter    func() float64
 
 	queued  bounds                  // what waits; not zero also holds the warm path back
@@ -70,7 +67,7 @@ func New(o Options) (*Model, error) {
 	m := &Model{
 		name: o.Name, base: time.Now(),
 		totals: o.Totals, ledger: o.Ledger, durations: o.Durations, log: o.Logger,
-		observer: o.Observer, picker: o.Picker, jitter: o.Jitter,
+		observer: o.Observer, jitter: o.Jitter,
 		mail: newMailbox(), gone: make(chan struct{}),
 	}
 	if m.totals == nil {

@@ -218,17 +218,21 @@ func (o *owner) grant(t *Ticket, now moment) {
 		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
 		return
 	}
-	r := m.open.Load().enter(m.picker, t.request.Hint)
+	hint := t.request.Hint
+	r := m.open.Load().enter(hint)
 	if r == nil {
 		o.result(event{kind: evGranted, ticket: t, grant: grantFull})
 		return
 	}
 	if !t.state.CompareAndSwap(ticketWaiting, ticketDeciding) {
+		if hint != nil {
+			hint.Left()
+		}
 		m.afterLeave(r.leave())
 		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
 		return
 	}
-	t.lease = Lease{model: m, replica: r, waited: now - t.enqueued, cold: r.readyAt > t.enqueued}
+	t.lease = Lease{model: m, replica: r, hint: hint, waited: now - t.enqueued, cold: r.readyAt > t.enqueued}
 	t.conclude(ticketGranted, nil)
 	o.result(event{kind: evGranted, ticket: t, grant: grantOK})
 }
@@ -249,7 +253,7 @@ func (o *owner) observe(id uint64) {
 
 // publishOpen shows the warm path what may be entered.
 func (o *owner) publishOpen() {
-	set := &openSet{}
+	set := &openSet{version: o.model.open.Load().version + 1}
 	for i := range o.core.slots {
 		s := &o.core.slots[i]
 		if g := o.gates[s.id]; s.state == Ready && g != nil {

@@ -164,48 +164,112 @@ func TestLauncherThatReturnsNothing(t *testing.T) {
 	})
 }
 
-func TestPicker(t *testing.T) {
+// wants is a Hint that wants one replica, if it has room, and notes what it is told.
+type wants struct {
+	id     uint64 // 0: no preference; 99: nonsense
+	placed []uint64
+	left   int
+}
+
+func (w *wants) Pick(choices Choices) int {
+	if w.id == 99 {
+		return 99
+	}
+	for i := range choices.Len() {
+		if at := choices.At(i); at.ReplicaID == w.id && at.InFlight < at.Limit && at.Instance != nil {
+			return i
+		}
+	}
+	return -1
+}
+
+func (w *wants) Placed(id uint64) { w.placed = append(w.placed, id) }
+func (w *wants) Left()            { w.left++ }
+
+func TestHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testConfig()
 		c.Min, c.Max, c.Concurrency = 3, 3, 1
-		// The hint is the id of the replica that is wanted; −1 or nonsense is no preference.
-		pick := func(hint any, choices Choices) int {
-			for i := range choices.Len() {
-				if at := choices.At(i); at.ReplicaID == hint && at.InFlight < at.Limit && at.Instance != nil {
-					return i
-				}
-			}
-			return map[any]int{"nonsense": 99}[hint] - 1
-		}
-		m := newTestModel(t, c, &fakeLauncher{takes: time.Second}, func(o *Options) { o.Picker = pick })
+		m := newTestModel(t, c, &fakeLauncher{takes: time.Second})
 		defer closeModel(t, m)
 		time.Sleep(time.Second)
 		synctest.Wait()
+		if m.Open() != 3 {
+			t.Fatalf("%d replicas are open", m.Open())
+		}
 		var leases []*Lease
-		for i, hint := range []any{uint64(2), uint64(2), "nonsense"} {
+		hints := []*wants{{id: 2}, {id: 2}, {id: 99}}
+		for i, hint := range hints {
 			lease, ok := m.TryAcquireFor(hint)
 			if !ok || !lease.Held() || (lease.ReplicaID() == 2) != (i == 0) {
 				t.Fatalf("lease %d: %v, replica %d", i, ok, lease.ReplicaID())
 			}
+			if len(hint.placed) != 1 || hint.placed[0] != lease.ReplicaID() || hint.left != 0 {
+				t.Errorf("lease %d on %d was told %+v", i, lease.ReplicaID(), hint)
+			}
 			leases = append(leases, &lease)
 		}
-		k := enqueue(t, m, Request{Hint: uint64(2)})
+		refused := &wants{id: 1}
+		if _, ok := m.TryAcquireFor(refused); ok || len(refused.placed) != 0 || refused.left != 1 {
+			t.Errorf("with all full: %v, told %+v", ok, refused)
+		}
+		if _, there := m.TryAcquireOn(2, refused); !there || len(refused.placed) != 0 {
+			t.Errorf("a replica that is full: there %v, told %+v", there, refused)
+		}
+		queued, gone := &wants{id: 2}, &wants{id: 2}
+		k := enqueue(t, m, Request{Hint: queued})
+		other := enqueue(t, m, Request{Hint: gone})
 		synctest.Wait()
-		for _, lease := range leases {
+		if !other.Cancel() {
+			t.Error("a waiting request has a replica")
+		}
+		for i, lease := range leases {
 			lease.Release()
 			if lease.Held() || lease.Instance() != nil || lease.ReplicaID() != 0 {
 				t.Error("holds on")
 			}
+			if hints[i].left != 1 {
+				t.Errorf("hint %d was told %d times that its request left", i, hints[i].left)
+			}
 		}
 		lease := wait(t, k)
-		if lease.ReplicaID() != 2 {
-			t.Errorf("from the queue: replica %d", lease.ReplicaID())
+		if lease.ReplicaID() != 2 || len(queued.placed) != 1 || queued.placed[0] != 2 {
+			t.Errorf("from the queue: replica %d, told %+v", lease.ReplicaID(), queued)
+		}
+		if len(gone.placed) != 0 {
+			t.Errorf("a request that had left was placed: %+v", gone)
 		}
 		lease.Release()
+		on, there := m.TryAcquireOn(3, queued)
+		if !there || on.ReplicaID() != 3 {
+			t.Errorf("got replica %d, want 3", on.ReplicaID())
+		}
+		on.Release()
+		if _, there := m.TryAcquireOn(7, nil); there {
+			t.Error("a replica is there that never was")
+		}
 	})
 }
 
-func TestWithoutAPickerTheLeastLoadedIsTaken(t *testing.T) {
+func TestChoicesTellSetsApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testConfig()
+		c.Min, c.Max = 2, 2
+		l := &fakeLauncher{takes: time.Second}
+		m := newTestModel(t, c, l)
+		defer closeModel(t, m)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		before := Choices{m.open.Load()}
+		l.instance(0).end(context.DeadlineExceeded)
+		synctest.Wait()
+		if after := (Choices{m.open.Load()}); after.Version() <= before.Version() || after.Len() != 1 {
+			t.Errorf("version %d with %d replicas after version %d", after.Version(), after.Len(), before.Version())
+		}
+	})
+}
+
+func TestWithoutAHintTheLeastLoadedIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testConfig()
 		c.Min, c.Max, c.Concurrency = 4, 4, 5

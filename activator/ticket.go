@@ -14,8 +14,8 @@ type Request struct {
 	Bytes int64
 	// MaxWait ends the wait with ErrWaitTimeout. 0: no limit here.
 	MaxWait time.Duration
-	// Hint is passed to the Picker.
-	Hint any
+	// Hint chooses among replicas; nil: the least loaded.
+	Hint Hint
 }
 
 // A ticket has exactly one outcome: the first to swap its state away from waiting decides it.

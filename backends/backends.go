@@ -74,6 +74,10 @@ type Spec struct {
 	// Sleep is what replicas give back when they are put to sleep; empty: they never are. EngineSGLang and DriverProcess only.
 	Sleep Sleep `json:",omitempty"`
 
+	// CacheReport makes answers tell how much of the prompt the engine had cached, for whoever chooses among several replicas.
+	// EngineSGLang and DriverProcess only.
+	CacheReport bool `json:",omitempty"`
+
 	// StartTimeout bounds a start without progress; each line of new progress re-arms it. 0 means 20 minutes.
 	StartTimeout time.Duration
 }
@@ -107,6 +111,7 @@ type Placement struct {
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.
 func (s *Spec) Hash() string {
 	same := *s
+	same.CacheReport = false     // more replicas do not replace those that there are
 	same.StartTimeout = 0        // how long somebody waits for it does not make another replica
 	b, err := json.Marshal(same) // maps are marshalled in key order
 	if err != nil {

@@ -29,6 +29,7 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 		return err
 	}
 	x.rec.trace.answer(body)
+	x.learn(body, false)
 	if x.stream {
 		return errNotStream // SDKs that asked for a stream find nothing in anything else, and do not complain (facts/clients.md §1.4)
 	}

@@ -36,8 +36,11 @@ func DefaultCold() Cold {
 
 // Timeouts bound one request's phases; names as in the file.
 type Timeouts struct {
-	Request    time.Duration // from the last byte of the request to the last of the response
-	FirstByte  time.Duration // from dispatch to the first byte of the upstream's response
+	Request   time.Duration // from the last byte of the request to the last of the response
+	FirstByte time.Duration // from dispatch to the first byte of the upstream's response
+	// FirstToken is how long a replica may take to its first byte before the request is tried at another one that has room; 0: as long as
+	// FirstByte. It counts where a model has several replicas.
+	FirstToken time.Duration
 	IdleStream time.Duration // between two bytes of a response, in either direction
 }
 

@@ -31,8 +31,9 @@ type apiError struct {
 	// 0: no header.
 	RetryAfter time.Duration
 	// Retry overrides the SDKs' own reading of the status: +1 x-should-retry true, -1 false, 0 no header.
-	Retry int
-	Cause error
+	Retry  int
+	Cause  error
+	engine bool // the engine said so
 	// foreign: Code is the engine's word, which may be anything.
 	foreign bool
 }
@@ -69,6 +70,8 @@ var (
 		Message: "There is nothing at this address. Inference lives under /v1, for example POST /v1/chat/completions; GET /v1/models lists the models."}
 	errStored = &apiError{Status: 404, Type: typeInvalidRequest, Code: "not_found",
 		Message: "Responses are not kept by this endpoint once they are answered. Send the conversation again with POST /v1/responses."}
+	errPreviousResponse = &apiError{Status: 404, Type: typeInvalidRequest, Code: "previous_response_not_found", Param: "previous_response_id",
+		Message: "The previous response is not known here any more: the server that kept it was stopped, or it is too old. Send the whole conversation as input, without previous_response_id."}
 	errMethod = &apiError{Status: 405, Type: typeInvalidRequest, Code: "method_not_allowed",
 		Message: "This address does not take that method; the Allow header names those that it does."}
 	errEncoded = &apiError{Status: 415, Type: typeInvalidRequest, Code: "unsupported_content_encoding",
@@ -216,7 +219,7 @@ func callError(err error) *apiError {
 
 // engineError rewrites an engine's error, whatever its shape, into the nested one that every SDK reads.
 func engineError(in sse.EngineError, status int) *apiError {
-	e := &apiError{Status: status, Type: typeInvalidRequest, Code: in.Code, Param: in.Param, Message: in.Message}
+	e := &apiError{Status: status, Type: typeInvalidRequest, Code: in.Code, Param: in.Param, Message: in.Message, engine: true}
 	switch {
 	case status == 401 || status == 403: // the replica refused our own key: nothing that the client could mend
 		return errEngineGone.withCause(fmt.Errorf("the engine answered %d", status))

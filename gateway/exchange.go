@@ -11,6 +11,7 @@ import (
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
 	"pilotlight/gateway/sse"
+	"pilotlight/router"
 )
 
 // exchange is one request on its way: lease, upstream call and cancellation. It belongs to the connection's
@@ -35,6 +36,7 @@ type exchange struct {
 	step     step
 	attempts int
 	ticket   *activator.Ticket
+	choice   *choice // nil: there is none to make
 	lease    activator.Lease
 	target   Target
 	rid      []byte // told to the engine; empty when it takes none
@@ -49,10 +51,18 @@ type exchange struct {
 	space   transport.Call // what call points to
 	idSpace [maxRequestID]byte
 
+	sessionID []byte       // of the session header; part of the request's head
+	usage     router.Usage // of the answer
+	sentAt    time.Time    // the last attempt
+	stays     bool         // silence does not move it to another replica any more
+
 	// For the log: of the last lease.
 	queued  time.Duration
 	cold    bool
 	replica uint64
+	reason  router.Reason // empty: there was no choice
+	matched float64
+	told    []byte // scratch for headers
 
 	mu   sync.Mutex // guards the fields below
 	gone bool
@@ -95,6 +105,8 @@ func (x *exchange) release() {
 	x.rid = x.rid[:0]
 	x.request = transport.Request{Extra: x.request.Extra[:0], Body: x.request.Body[:0]}
 	x.status, x.sequence, x.queued, x.cold, x.replica = 0, 0, 0, false, 0
+	x.dropChoice()
+	x.sessionID, x.usage, x.sentAt, x.stays, x.reason, x.matched = nil, router.Usage{}, time.Time{}, false, "", 0
 	x.mu.Lock()
 	x.gone, x.left, x.call = false, nil, nil
 	x.mu.Unlock()
@@ -128,6 +140,7 @@ type step uint8
 const (
 	stepAcquire step = iota // ask for a place on a replica
 	stepWait                // queued
+	stepKeeper              // wait for a place on the one replica that can answer
 	stepSend
 	stepHead  // wait for the engine's status
 	stepEvent // wait for the first event of a stream, which may be an error that deserves a status
@@ -168,6 +181,8 @@ func (x *exchange) advance(until time.Time) error {
 			err = x.acquire()
 		case stepWait:
 			err = x.wait(until)
+		case stepKeeper:
+			err = x.awaitKeeper(until)
 		case stepSend:
 			err = x.send()
 		case stepHead:
@@ -184,10 +199,27 @@ func (x *exchange) advance(until time.Time) error {
 }
 
 func (x *exchange) acquire() error {
-	if lease, ok := x.model.Activator.TryAcquire(); ok {
+	if x.chooses() {
+		if err := x.describe(); err != nil {
+			return err
+		}
+	}
+	if x.choice != nil && x.choice.keeper != 0 {
+		x.step = stepKeeper
+		return nil
+	}
+	if lease, ok := x.model.Activator.TryAcquireFor(x.hint()); ok {
 		return x.granted(lease)
 	}
-	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(x.fields.Body()))})
+	if x.choice == nil && x.model.Balancer != nil {
+		if err := x.describe(); err != nil { // by the time that it is its turn there may be a choice
+			return err
+		}
+	}
+	if x.choice != nil {
+		x.choice.shared = true
+	}
+	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(x.fields.Body())), Hint: x.hint()})
 	if err != nil {
 		return activatorError(err, x.model.Activator.Status().ETA)
 	}
@@ -234,6 +266,35 @@ func (x *exchange) wait(until time.Time) error {
 	}
 }
 
+// keeperPause is how often a place is asked for on the one replica that can answer, while it is full.
+const keeperPause = 20 * time.Millisecond
+
+// awaitKeeper takes a place on the replica that keeps the previous response.
+func (x *exchange) awaitKeeper(until time.Time) error {
+	for {
+		lease, there := x.model.Activator.TryAcquireOn(x.choice.keeper, x.choice)
+		switch now := time.Now(); {
+		case lease.Held():
+			return x.granted(lease)
+		case !there:
+			return errPreviousResponse
+		case !now.Before(x.deadline):
+			return errRequestTimeout
+		case !now.Before(x.waitUntil):
+			return coldError(activator.WaitStatus{State: activator.Ready}, 0)
+		case !now.Before(until):
+			return errNotYet
+		}
+		t := time.NewTimer(keeperPause)
+		select {
+		case <-t.C:
+		case <-x.leaving():
+			t.Stop()
+			return errClientLeft
+		}
+	}
+}
+
 func (x *exchange) waited() error {
 	lease, err := x.ticket.Lease()
 	if err != nil {
@@ -252,6 +313,9 @@ func (x *exchange) granted(lease activator.Lease) error {
 	x.queued += lease.Waited()
 	x.cold = x.cold || lease.Cold()
 	x.replica = lease.ReplicaID()
+	if x.choice != nil {
+		x.reason, x.matched = x.choice.asked.Reason(), x.choice.asked.Matched()
+	}
 	x.rec.trace.granted(x.model, &lease)
 	return nil
 }
@@ -264,11 +328,17 @@ func (x *exchange) finish(answered bool, now time.Time) {
 	if x.timer != nil {
 		x.timer.Stop()
 	}
+	if x.choice != nil && x.usage != (router.Usage{}) && x.lease.Held() {
+		x.choice.balancer.Learn(&x.choice.asked, x.usage)
+	}
 	abort := !answered && x.call != nil && len(x.rid) > 0 && x.target != nil
 	x.dropCall(now)
 	if abort {
 		// Without it SGLang generates for two seconds more (facts/sglang.md §13). The lease is held until the engine has
 		// confirmed, so that the replica is neither overfilled nor put to rest under a request that still runs.
+		if x.choice != nil {
+			x.choice.shared = true
+		}
 		x.g.abort(x.target.Transport(), string(x.rid), x.lease)
 		x.lease = activator.Lease{}
 		return

@@ -136,6 +136,7 @@ type edgeOptions struct {
 	headTimeout time.Duration
 	bodyTimeout time.Duration
 	accepted    func(*net.TCPConn)
+	launcher    activator.Launcher // replaces the one that leads to the engine
 }
 
 // newEdge starts a gateway with one model, "test/model:1b" alias "alias", whose engine is handler.
@@ -175,7 +176,11 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	if o.noEngine {
 		engine.Close()
 	}
-	act, err := activator.New(activator.Options{Name: "test", Config: o.config, Launcher: l, SpecHash: "1"})
+	var launcher activator.Launcher = l
+	if o.launcher != nil {
+		launcher = o.launcher
+	}
+	act, err := activator.New(activator.Options{Name: "test", Config: o.config, Launcher: launcher, SpecHash: "1"})
 	if err != nil {
 		t.Fatal(err)
 	}

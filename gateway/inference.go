@@ -53,6 +53,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 		return
 	}
 	x.model = model
+	x.readSession(&ctx.Request.Header)
 	x.deadline = start.Add(model.Timeouts.Request)
 	x.waitUntil = start.Add(model.waitBudget(x.stream, wish, hint))
 
@@ -96,10 +97,12 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 		failure.write(&ctx.Response)
 		rec.failure = failure
 	}
+	x.explain(&ctx.Response.Header)
 	settled = true
 	conn.end()
 	now := time.Now()
 	conn.heard(now)
+	x.report(outcome(rec.failure), now)
 	x.finish(err == nil, now)
 	rec.close(x, ctx.Response.StatusCode(), len(ctx.Response.Body()), now)
 	g.log(rec)

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"pilotlight/gateway/histogram"
+	"pilotlight/router"
 )
 
 // instruments are the edge's metrics, with the names of OpenTelemetry's GenAI conventions where there is one.
@@ -32,7 +33,8 @@ type instruments struct {
 type modelMetrics struct {
 	model     attribute.KeyValue
 	adds      []metric.AddOption
-	active    atomic.Int64 // requests
+	active    atomic.Int64  // requests
+	budget    router.Budget // of retries
 	firstByte *histogram.Series
 	waits     [2]*histogram.Series // warm, cold
 	mu        sync.Mutex           // held while durations is replaced
@@ -122,7 +124,11 @@ func (in *instruments) durationOf(mm *modelMetrics, r result) *histogram.Series 
 	return s
 }
 
-func (in *instruments) began(m *Model)   { m.metrics.active.Add(1) }
+func (in *instruments) began(m *Model) {
+	m.metrics.active.Add(1)
+	m.metrics.budget.Earn()
+}
+
 func (in *instruments) retried(m *Model) { in.retries.Add(context.Background(), 1, m.metrics.adds...) }
 func (in *instruments) beat(m *Model)    { in.beats.Add(context.Background(), 1, m.metrics.adds...) }
 

@@ -6,6 +6,7 @@ import (
 	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
+	"pilotlight/router"
 )
 
 // Model is what the edge knows of one model. It does not change once it is in a table; a reload makes another.
@@ -17,10 +18,13 @@ type Model struct {
 	RequiresAuth bool
 	Cold         Cold
 	Timeouts     Timeouts
+	Routing      Routing
 	// Created is shown in /v1/models: when the model came into the configuration, in Unix seconds.
 	Created int64
 	// Activator gives leases on replicas.
 	Activator *activator.Model
+	// Balancer chooses among replicas; nil: there is never more than one, or any will do. It outlives the Model, as Activator does.
+	Balancer *router.Balancer
 	// StartTrace finds the trace of a replica's start; of the latest one if replica is 0. nil: starts are not traced.
 	StartTrace func(replica uint64) (StartTrace, bool)
 

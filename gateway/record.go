@@ -8,6 +8,7 @@ import (
 
 	"pilotlight/auth"
 	"pilotlight/gateway/jsonbody"
+	"pilotlight/router"
 )
 
 // record is what the access log and the metrics say of one request: never a body, a key or a header's value.
@@ -28,6 +29,8 @@ type record struct {
 	waited    time.Duration
 	cold      bool
 	replica   uint64
+	reason    router.Reason // why this replica; empty: there was no other
+	matched   float64       // share of the prompt that it is thought to have cached
 	attempts  int
 	attempted bool          // counted as active
 	trace     *requestTrace // nil: not traced
@@ -38,6 +41,7 @@ func (r *record) close(x *exchange, status, bytesOut int, now time.Time) {
 	r.status, r.bytesOut = status, bytesOut
 	r.duration = now.Sub(r.start)
 	r.waited, r.cold, r.replica, r.attempts = x.queued, x.cold, x.replica, x.attempts
+	r.reason, r.matched = x.reason, x.matched
 }
 
 // log writes the access log line and the request's metrics.
@@ -92,6 +96,10 @@ func (r *record) appendLine(b []byte, code string) []byte {
 		b = strconv.AppendInt(append(b, `,"attempts":`...), int64(r.attempts), 10)
 		b = appendSeconds(append(b, `,"queued":`...), r.waited)
 		b = strconv.AppendBool(append(b, `,"cold":`...), r.cold)
+		if r.reason != "" {
+			b = append(append(append(b, `,"reason":"`...), r.reason...), '"')
+			b = appendShare(append(b, `,"matched":`...), r.matched)
+		}
 	}
 	if !r.firstByte.IsZero() {
 		b = appendSeconds(append(b, `,"first_byte":`...), r.firstByte.Sub(r.start))

@@ -100,6 +100,7 @@ func (s *stream) pass(event []byte) error {
 		s.x.rec.firstByte = s.x.lastIO
 	}
 	s.x.rec.trace.event(data)
+	s.x.learn(data, true)
 	named := s.x.route.api == apiResponses
 	if !named && sse.IsDone(data) {
 		s.finished = true

@@ -125,6 +125,7 @@ func (s *stream) commit(ctx *fasthttp.RequestCtx) {
 	} else {
 		h.SetContentType("application/json")
 	}
+	s.x.explain(h)
 	if s.early {
 		s.beat()
 	} else {
@@ -277,6 +278,7 @@ func (s *stream) whole() error {
 		return err
 	}
 	s.x.rec.trace.answer(body)
+	s.x.learn(body, false)
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
 	s.mode, s.end = modeEnd, io.EOF
@@ -330,6 +332,7 @@ func (s *stream) Close() error {
 	}
 	conn.end()
 	now := time.Now()
+	x.report(outcome(x.rec.failure), now)
 	x.finish(s.answered || s.finished && x.route.api == apiOpenAI, now)
 	x.rec.close(x, fasthttp.StatusOK, s.total, now)
 	x.g.log(&x.rec)

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
@@ -38,6 +40,7 @@ func (x *exchange) send() error {
 	if x.ticket != nil || x.attempts > 1 {
 		x.lastIO = time.Now()
 	}
+	x.sentAt = x.lastIO
 	if err := call.Send(&x.request, x.lastIO); err != nil {
 		return x.callFailed(err)
 	}
@@ -73,7 +76,7 @@ func (x *exchange) prepare(e backends.Endpoint) {
 }
 
 func (x *exchange) head(until time.Time) error {
-	end, reason := x.earliest(until, x.lastIO.Add(x.model.Timeouts.FirstByte), errFirstByte)
+	end, reason := x.firstByteLimit(until)
 	err := x.call.AwaitHead(end)
 	switch {
 	case err == nil:
@@ -105,8 +108,11 @@ func (x *exchange) earliest(until, limit time.Time, limitReason *apiError) (time
 }
 
 func (x *exchange) overdue(reason *apiError) error {
-	if reason == nil {
+	switch reason {
+	case nil:
 		return errNotYet
+	case errSilent:
+		return x.move()
 	}
 	return reason
 }
@@ -114,9 +120,12 @@ func (x *exchange) overdue(reason *apiError) error {
 // firstEvent waits until one whole event lies in the splitter's reach. An error in its place becomes the answer's status
 // if none is sent yet: SGLang reports a full queue in this way (facts/sglang.md §6.4).
 func (x *exchange) firstEvent(until time.Time) error {
-	end, reason := x.earliest(until, x.lastIO.Add(x.model.Timeouts.FirstByte), errFirstByte)
+	end, reason := x.firstByteLimit(until)
 	n, err := x.read(end)
 	if n > 0 {
+		if x.choice != nil {
+			x.choice.balancer.FirstToken(&x.choice.asked)
+		}
 		x.step = stepReady
 		return nil
 	}
@@ -164,20 +173,49 @@ func (x *exchange) callFailed(err error) error {
 	}
 	// Asked in this order: the news of a death is worth waiting for, even where a refusal alone would do, because only then does
 	// the next attempt meet another replica.
-	mayRetry := x.attempts < router.MaxAttempts && router.MayRetry(err, true) && router.MayRetry(err, x.replicaDies())
+	mayRetry, dead := x.attempts < router.MaxAttempts && router.MayRetry(err, true), false
+	if mayRetry {
+		dead = x.replicaDies(err)
+		mayRetry = router.MayRetry(err, dead)
+	}
+	// What a death has cost is made up for once, whatever the budget: the dead are replaced, so it cannot go on.
+	mayRetry = mayRetry && (dead && x.attempts == 1 || x.model.metrics.budget.Spend())
 	x.rec.trace.attemptFailed(err, mayRetry)
-	x.dropCall(time.Now())
+	now := time.Now()
+	x.dropCall(now)
+	outcome := router.Failed
+	if dead || isRefused(err) {
+		outcome = router.Refused
+	}
+	x.report(outcome, now)
 	x.lease.Release()
 	if !mayRetry {
 		return callError(err)
 	}
 	x.g.metrics.retried(x.model)
+	if x.choice != nil {
+		x.choice.asked.Avoid = x.replica
+	}
 	x.step = stepAcquire
 	return nil
 }
 
-// replicaDies waits a moment for the news that the replica's process has ended.
-func (x *exchange) replicaDies() bool {
+func isRefused(err error) bool {
+	var te *transport.Error
+	return errors.As(err, &te) && te.Refused
+}
+
+// replicaDies waits a moment for the news that the replica's process has ended. Where there are others it is enough that nobody listens any
+// more: nobody has to wait for a replacement, and servers that somebody else runs send no news.
+func (x *exchange) replicaDies(err error) bool {
+	if x.choice != nil {
+		if isRefused(err) {
+			return false // nothing was lost, and the next attempt is made elsewhere
+		}
+		if x.target.Transport().Refuses(deadGrace) {
+			return true
+		}
+	}
 	t := time.NewTimer(deadGrace)
 	defer t.Stop()
 	select {
@@ -188,6 +226,58 @@ func (x *exchange) replicaDies() bool {
 	case <-x.leaving():
 		return false
 	}
+}
+
+// firstByteLimit is when the engine's silence ends the wait for its first byte, and with what.
+func (x *exchange) firstByteLimit(until time.Time) (time.Time, *apiError) {
+	limit, reason := x.lastIO.Add(x.model.Timeouts.FirstByte), errFirstByte
+	if d := x.model.Timeouts.FirstToken; d > 0 && x.choice != nil && !x.stays && x.choice.keeper == 0 {
+		if at := x.lastIO.Add(d); at.Before(limit) {
+			limit, reason = at, errSilent
+		}
+	}
+	return x.earliest(until, limit, reason)
+}
+
+// errSilent says that a replica has been silent for so long that another one is to be tried.
+var errSilent = &apiError{Status: 504, Type: typeServer, Code: "first_byte_timeout"}
+
+// move sends the request to another replica, if one has room, because nothing has come from this one for Timeouts.FirstToken. What this one does for
+// the request is ended. Otherwise the request stays where it is.
+func (x *exchange) move() error {
+	x.stays = true
+	if x.attempts >= router.MaxAttempts || x.model.Activator.Open() < 2 {
+		return nil
+	}
+	old := x.choice
+	next, _ := choices.Get().(*choice)
+	next.balancer, next.keeper, next.shared = old.balancer, 0, false
+	old.balancer.Again(&next.asked, &old.asked)
+	lease, ok := x.model.Activator.TryAcquireFor(next)
+	if !ok {
+		return nil
+	}
+	if lease.ReplicaID() == x.replica || !x.model.metrics.budget.Spend() {
+		lease.Release()
+		return nil
+	}
+	now := time.Now()
+	x.report(router.Failed, now)
+	x.rec.trace.attemptFailed(errSilent, true)
+	x.dropCall(now)
+	if len(x.rid) > 0 {
+		old.shared = true
+		x.g.abort(x.target.Transport(), string(x.rid), x.lease)
+		x.lease = activator.Lease{}
+	} else {
+		x.lease.Release()
+	}
+	x.dropFragment()
+	x.splitter.Reset()
+	x.dropChoice()
+	x.choice, x.stays = next, false
+	x.g.metrics.retried(x.model)
+	return x.granted(lease)
 }
 
 func (x *exchange) dropCall(now time.Time) {

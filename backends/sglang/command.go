@@ -9,10 +9,14 @@
 package sglang
 
 import (
+	"slices"
 	"strconv"
 
 	"pilotlight/backends"
 )
+
+// cacheReport makes answers tell how much of the prompt was cached. All releases from 0.5.2 on have it.
+const cacheReport = "--enable-cache-report"
 
 // CommandLine returns the whole argument vector of a server for spec on host:port: the spec's command,
 // then the flags that only the gateway may set and those that a sleep needs (SleepArgs), then ExtraArgs.
@@ -34,5 +38,8 @@ func CommandLine(spec *backends.Spec, host string, port int, apiKey string) []st
 	flag("--port", strconv.Itoa(port))
 	flag("--api-key", apiKey)
 	args = append(args, SleepArgs(spec)...)
+	if spec.CacheReport && !slices.Contains(spec.Command, cacheReport) && !slices.Contains(spec.ExtraArgs, cacheReport) {
+		args = append(args, cacheReport)
+	}
 	return append(args, spec.ExtraArgs...)
 }

@@ -21,6 +21,14 @@ func TestCommandLine(t *testing.T) {
 	if len(spec.Command) != 3 || cap(spec.Command) > 3 && spec.Command[:4][3] != "" {
 		t.Error("the spec's own command was written to")
 	}
+	several := &backends.Spec{Command: []string{"x"}, CacheReport: true}
+	if got := CommandLine(several, "h", 1, ""); !slices.Equal(got, []string{"x", "--host", "h", "--port", "1", "--enable-cache-report"}) {
+		t.Errorf("one of several: got %q", got)
+	}
+	several.ExtraArgs = []string{"--enable-cache-report"}
+	if got := CommandLine(several, "h", 1, ""); !slices.Equal(got, []string{"x", "--host", "h", "--port", "1", "--enable-cache-report"}) {
+		t.Errorf("with the option given: got %q", got)
+	}
 	if got := CommandLine(&backends.Spec{Command: []string{"x"}}, "h", 1, ""); !slices.Equal(got, []string{"x", "--host", "h", "--port", "1"}) {
 		t.Errorf("got %q for an empty spec", got)
 	}

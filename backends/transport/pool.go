@@ -10,9 +10,11 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"pilotlight/backends"
@@ -180,4 +182,16 @@ func (p *Pool) expire() {
 	for _, c := range old {
 		_ = c.Close()
 	}
+}
+
+// Refuses asks whether nobody listens at the replica's address any more, for at most d. A replica that is slow to answer does not refuse.
+func (p *Pool) Refuses(d time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	c, err := p.dial(ctx, p.endpoint.Addr)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
+	_ = c.Close()
+	return false
 }

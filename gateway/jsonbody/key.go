@@ -15,6 +15,14 @@ const (
 	MaxOutputTokens
 	User
 	PreviousResponseID
+	PromptCacheKey
+	CacheSalt
+	LoraPath
+	Tools
+	Instructions
+	Messages
+	Prompt
+	Input
 	RID
 	Priority
 	BootstrapHost
@@ -39,6 +47,14 @@ var keyNames = [numKeys]string{
 	MaxOutputTokens:      "max_output_tokens",
 	User:                 "user",
 	PreviousResponseID:   "previous_response_id",
+	PromptCacheKey:       "prompt_cache_key",
+	CacheSalt:            "cache_salt",
+	LoraPath:             "lora_path",
+	Tools:                "tools",
+	Instructions:         "instructions",
+	Messages:             "messages",
+	Prompt:               "prompt",
+	Input:                "input",
 	RID:                  "rid",
 	Priority:             "priority",
 	BootstrapHost:        "bootstrap_host",
@@ -93,6 +109,22 @@ func keyOf(name []byte) Key {
 		return User
 	case "previous_response_id":
 		return PreviousResponseID
+	case "prompt_cache_key":
+		return PromptCacheKey
+	case "cache_salt":
+		return CacheSalt
+	case "lora_path":
+		return LoraPath
+	case "tools":
+		return Tools
+	case "instructions":
+		return Instructions
+	case "messages":
+		return Messages
+	case "prompt":
+		return Prompt
+	case "input":
+		return Input
 	case "rid":
 		return RID
 	case "priority":

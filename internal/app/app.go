@@ -23,6 +23,7 @@ import (
 	"pilotlight/backends/static"
 	"pilotlight/gateway"
 	"pilotlight/internal/config"
+	"pilotlight/router"
 )
 
 // Options of an App. Config is required.
@@ -91,6 +92,7 @@ type model struct {
 	specHash  string // guarded by App.mu
 	created   int64
 	activator *activator.Model
+	balancer  *router.Balancer // guarded by App.mu; nil until the model may have several replicas
 	starts    *starts
 	keep      *atomic.Bool // its replicas stay when they are to be stopped
 }
@@ -306,8 +308,10 @@ func (a *App) publish(c *config.Config) error {
 	for i := range c.Models {
 		m := &c.Models[i]
 		running := a.models[m.Name]
+		running.balance(m)
 		models[i] = &gateway.Model{
 			ID: m.ModelID, Aliases: m.Aliases, RequiresAuth: m.RequiresAuth, Cold: m.Cold, Timeouts: m.Timeouts,
+			Routing: m.Routing, Balancer: running.balancer,
 			Created: running.created, Activator: running.activator, StartTrace: running.starts.find,
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pilotlight/backends"
+	"pilotlight/router"
 )
 
 // State is what the admin API and `pilotlight status` show.
@@ -70,6 +71,8 @@ type ReplicaState struct {
 	Addr    string  `json:"addr,omitempty"`
 	PID     int     `json:"pid,omitempty"`
 	Freed   int64   `json:"freed_bytes,omitempty"` // of GPU memory, while it sleeps; 0: not measured
+	// Choice is there where the model may have several replicas, and this one has had requests.
+	Choice *ChoiceState `json:"choice,omitempty"`
 }
 
 // ScalingState is how many replicas load asks for.
@@ -106,19 +109,19 @@ func (a *App) State() State {
 		models = append(models, a.models[a.config.Models[i].Name])
 	}
 	models = append(models, a.leaving...)
-	ids := make([]string, len(models)) // a reload may change them
+	ids, balancers := make([]string, len(models)), make([]*router.Balancer, len(models)) // a reload may change them
 	for i, m := range models {
-		ids[i] = m.id
+		ids[i], balancers[i] = m.id, m.balancer
 	}
 	a.mu.Unlock()
 	s.Devices = a.devices()
 	for i, m := range models {
-		s.Models = append(s.Models, m.state(ids[i]))
+		s.Models = append(s.Models, m.state(ids[i], balancers[i]))
 	}
 	return s
 }
 
-func (m *model) state(id string) ModelState {
+func (m *model) state(id string, b *router.Balancer) ModelState {
 	status := m.activator.Status()
 	s := ModelState{
 		Name: m.name, ModelID: id, State: status.State.String(), Leaving: status.Leaving,
@@ -129,6 +132,7 @@ func (m *model) state(id string) ModelState {
 	}
 	for _, r := range status.Replicas {
 		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Unknown: r.Unknown, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
+		rs.Choice = choiceState(b, r.ID)
 		if i, ok := r.Instance.(*instance); ok {
 			rs.Addr, rs.Freed = i.Endpoint().Addr, i.freed.Load()
 			if p, ok := i.replica.(interface{ PID() int }); ok {

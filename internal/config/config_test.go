@@ -13,6 +13,7 @@ import (
 	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/gateway"
+	"pilotlight/router"
 )
 
 // valid is the base of the tables here: each row replaces one piece of it.
@@ -75,6 +76,7 @@ func TestDefaults(t *testing.T) {
 				StartTimeout: 20 * time.Minute,
 			},
 			Activator: defaults, Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),
+			Routing: gateway.Routing{Policy: router.PolicyPrefix, SessionHeader: gateway.DefaultSessionHeader},
 		}},
 	}
 	want.Models[0].Activator.Kin = "sglang org/a"

@@ -153,6 +153,13 @@ func (d *describer) model(m *Model) {
 		m.Cold.MaxWait, m.Cold.KeepAliveJSON)
 	d.line(1, "timeouts     request %s, start %s, first_byte %s, idle_stream %s, drain %s", m.Timeouts.Request,
 		m.Spec.StartTimeout, m.Timeouts.FirstByte, m.Timeouts.IdleStream, m.Activator.DrainTimeout)
+	if m.Activator.Max > 1 {
+		text := fmt.Sprintf("policy %s, session_header %s", m.Routing.Policy, m.Routing.SessionHeader)
+		if first := m.Timeouts.FirstToken; first > 0 {
+			text += fmt.Sprintf(", another replica after %s of silence", first)
+		}
+		d.line(1, "routing      %s", text)
+	}
 }
 
 // scaled says how many replicas a model has when.

@@ -46,6 +46,7 @@ func (d *describer) options(m *Model) {
 			"--model-path": o.field, "--served-model-name": "model_id", "--host": "the gateway: replicas listen on loopback",
 			"--port": "the gateway: a free one at each start", "--api-key": "the gateway: a new one for each replica",
 			"--enable-memory-saver": "scaling.sleep_after", "--enable-weights-cpu-backup": "scaling.sleep_after", "--enable-draft-weights-cpu-backup": "scaling.sleep_after",
+			"--enable-cache-report": "scaling.replicas",
 		}[g.Option.Name]
 		if from == "" {
 			from = "the gateway"

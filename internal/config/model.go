@@ -25,6 +25,7 @@ type Model struct {
 	Activator activator.Config
 	Cold      gateway.Cold
 	Timeouts  gateway.Timeouts
+	Routing   gateway.Routing
 	Line      int // where the entry begins in the file
 
 	masked        map[string]bool // names of Spec.Env whose text Describe hides
@@ -60,7 +61,7 @@ const maxClientName = 200
 func (r *reader) model(v value, c *Config) modelFields {
 	f := v.fields("name", "model_id", "aliases", "model_hf_path", "model_path", "stream_model", "resources", "gpu_share",
 		"extra_args", "env_vars", "requires_auth", "scaling", "prefetch", "image", "secrets", "pinned", "priority", "queue",
-		"cold", "timeouts", "backend")
+		"cold", "timeouts", "routing", "backend")
 	read := modelFields{name: f.get("name"), id: f.get("model_id")}
 	if v.kind() != "a mapping" {
 		return read // reported; what it lacks says nothing more
@@ -90,6 +91,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	m.Resources = r.resources(resources)
 	command := r.backend(&m, f, scaling)
 	r.timeouts(&m, f.get("timeouts"))
+	r.routing(&m, f.get("routing"))
 	r.environment(&m, f.get("env_vars").asSecret(), f.get("secrets").asSecret())
 	gpu := resources.get("gpu")
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong

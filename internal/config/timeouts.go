@@ -24,9 +24,15 @@ const (
 // timeouts reads the block; the backend is known already.
 func (r *reader) timeouts(m *Model, v value) {
 	m.Timeouts = gateway.DefaultTimeouts()
-	f := v.fields("request", "start", "first_byte", "idle_stream", "drain", "sleep")
+	f := v.fields("request", "start", "first_byte", "first_token", "idle_stream", "drain", "sleep")
 	m.Timeouts.Request = f.get("request").duration(m.Timeouts.Request, leastPause)
 	m.Timeouts.FirstByte = f.get("first_byte").duration(m.Timeouts.FirstByte, leastPause)
+	if first := f.get("first_token"); first.given() {
+		m.Timeouts.FirstToken = first.duration(0, leastPause)
+		if m.Timeouts.FirstToken > m.Timeouts.FirstByte {
+			first.warn("is more than first_byte, which ends the request before", "lower it, or raise timeouts.first_byte")
+		}
+	}
 	m.Timeouts.IdleStream = f.get("idle_stream").duration(m.Timeouts.IdleStream, leastPause)
 	def := defaultStartTimeout
 	if m.Spec.Driver == backends.DriverStatic {

@@ -34,6 +34,12 @@ type pending struct {
 // Passed over is who has more to do than Bound times the average of all candidates plus this request in full, so one replica never
 // gets everything for the sake of its cache. Somebody always has no more than the average. Among equals it takes turns.
 func (x *Index) Choose(b *Blocks, output int, candidates []Candidate) (int, Claim, error) {
+	return x.Prefer(b, output, 0, candidates)
+}
+
+// Prefer is Choose for a request that would rather go to one replica, whatever that has cached: it does, unless the replica is not among the
+// candidates, is full, or is passed over for what it has to do. 0: none is preferred.
+func (x *Index) Prefer(b *Blocks, output int, preferred uint64, candidates []Candidate) (int, Claim, error) {
 	var matched [MaxReplicas]uint16
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -59,6 +65,10 @@ func (x *Index) Choose(b *Blocks, output int, candidates []Candidate) (int, Clai
 		}
 		// Those with room may all be over the bound, if the others are full: then it does not bind.
 		end, over := m.work+x.cost(b, blocks, trust, output), m.work > most
+		if c.ID == preferred && !over {
+			best, bestBlocks = i, blocks
+			break
+		}
 		if best < 0 || bestOver && !over || over == bestOver && end < bestEnd {
 			best, bestBlocks, bestEnd, bestOver = i, blocks, end, over
 		}
@@ -93,7 +103,7 @@ func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
 	if m.place >= 0 {
 		x.recordLocked(b, m.place)
 	}
-	c := Claim{Replica: id, Matched: blocks * BlockBytes}
+	c := Claim{Replica: id, Matched: min(blocks*BlockBytes, b.bytes)}
 	if n := len(x.unclaimed); n > 0 {
 		c.number, x.unclaimed = x.unclaimed[n-1], x.unclaimed[:n-1]
 	} else {
@@ -111,7 +121,7 @@ func (x *Index) claimLocked(b *Blocks, id uint64, blocks, output int) Claim {
 
 // cost is what a replica has to do for a prompt of which it is thought to have so many blocks, in bytes of prompt computed.
 func (x *Index) cost(b *Blocks, blocks int, trust float64, output int) float64 {
-	return float64(b.bytes) - trust*float64(blocks*BlockBytes) + float64(output)*x.config.OutputCost
+	return float64(b.bytes) - trust*float64(min(blocks*BlockBytes, b.bytes)) + float64(output)*x.config.OutputCost
 }
 
 // Computed takes the prompt's part off the claim: the first token has come, what remains is the output. After Done it does nothing.

@@ -11,7 +11,7 @@ const MaxReplicas = 128
 
 // DefaultCapacity is how many blocks are remembered per replica: 8 MiB of prompt, about 2 million tokens, more than the cache of most
 // models on one GPU. Remembering too much makes a replica look better than it is, which Learn corrects.
-const DefaultCapacity = 32768
+const DefaultCapacity = 16384
 
 // leastCapacity is what Learn leaves.
 const leastCapacity = 64
@@ -161,6 +161,29 @@ func (x *Index) disownLocked(i uint32, at int) {
 	}
 }
 
+// Known is what is known of one replica.
+type Known struct {
+	Work   float64 // dispatched and not done, in bytes of prompt computed
+	Blocks int     // remembered
+	Trust  float64 // share of what was matched that the engine really had, of late; 1: all, or it has not told yet
+}
+
+// Known describes a replica; the zero value if it was never seen.
+func (x *Index) Known(id uint64) Known {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.byID[id]
+	if m == nil {
+		return Known{}
+	}
+	k := Known{Work: m.work}
+	if m.place >= 0 {
+		p := &x.places[m.place]
+		k.Blocks, k.Trust = len(p.ring), p.trust
+	}
+	return k
+}
+
 // Len is how many different blocks are remembered.
 func (x *Index) Len() int {
 	x.mu.Lock()
@@ -173,7 +196,7 @@ func (x *Index) Len() int {
 func (x *Index) walkLocked(b *Blocks, matched *[MaxReplicas]uint16) (known set) {
 	var alive set
 	depth := 0
-	for ; depth < b.n; depth++ {
+	for ; depth < len(b.hashes); depth++ {
 		i, ok := x.byHash[b.hashes[depth]]
 		if !ok {
 			break
@@ -204,7 +227,7 @@ func (x *Index) walkLocked(b *Blocks, matched *[MaxReplicas]uint16) (known set) 
 // beginning, without which it could not be found.
 func (x *Index) recordLocked(b *Blocks, at int) {
 	p := &x.places[at]
-	for k := min(b.n, p.capacity) - 1; k >= 0; k-- {
+	for k := min(len(b.hashes), p.capacity) - 1; k >= 0; k-- {
 		i, ok := x.byHash[b.hashes[k]]
 		if ok && x.blocks[i].owners.has(at) {
 			x.blocks[i].used.add(at)

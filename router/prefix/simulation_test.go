@@ -21,10 +21,10 @@ const bytesPerSecond = 32000 // 8,000 tokens
 // serve returns when the prompt is computed, and how many blocks were cached.
 func (e *engine) serve(now float64, b *Blocks) (float64, int) {
 	hit := 0
-	for hit < b.n && e.cached[b.hashes[hit]] != nil {
+	for hit < len(b.hashes) && e.cached[b.hashes[hit]] != nil {
 		hit++
 	}
-	for k := b.n - 1; k >= 0; k-- { // the end is older than the beginning, as in a tree of which leaves go first
+	for k := len(b.hashes) - 1; k >= 0; k-- { // the end is older than the beginning, as in a tree of which leaves go first
 		if at := e.cached[b.hashes[k]]; at != nil {
 			e.order.MoveToFront(at)
 			continue
@@ -131,7 +131,7 @@ func route(t *testing.T, turns []turn, capacity int, rule string) (p95, hits flo
 		}
 		engines[i].inFlight = append(engines[i].inFlight, computed+answer)
 		waits = append(waits, computed-q.at)
-		hit, blocks = hit+had, blocks+b.n
+		hit, blocks = hit+had, blocks+len(b.hashes)
 	}
 	slices.Sort(waits)
 	return waits[len(waits)*95/100], float64(hit) / float64(blocks)
