@@ -1,6 +1,9 @@
 package activator
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Launcher starts replicas of one model.
 type Launcher interface {
@@ -9,6 +12,14 @@ type Launcher interface {
 	// ctx belongs to the start alone and is cancelled after it: the replica must not hang on it.
 	// An error in whose chain `IsPermanent() bool` answers true is not tried again without a change.
 	Launch(ctx context.Context, start Start, progress func(Progress)) (Instance, error)
+}
+
+// Preparer is a Launcher that has something to do for a start before devices are reserved for it, such as bringing files to this machine.
+type Preparer interface {
+	// Prepare blocks until it is done, has failed, or ctx ended; its error is the start's, as one of Launch would be. ctx is the one that Launch
+	// gets, and ends when the start has, if it comes to no Launch. It may call progress from any goroutine until it returns; of the
+	// Progress, Percent is that of the preparation alone.
+	Prepare(ctx context.Context, start Start, progress func(Progress)) error
 }
 
 // Start names one start.
@@ -57,6 +68,10 @@ type Progress struct {
 	Percent float64
 	// ReadBytes is what the replica's processes have read from files and sockets since the start began. 0 also means not known.
 	ReadBytes int64
+	// Detail is more about the phase in words for clients, such as how fast it goes; usually empty.
+	Detail string
+	// Left is how long the phase still takes, where it can tell for itself; 0: not known. It counts in a preparation only.
+	Left time.Duration
 }
 
 // Ledger hands out devices. A nil Ledger always grants.

@@ -21,7 +21,7 @@ const (
 // It knows replicas by id, and what is in flight on them only from what it is told.
 type machine struct {
 	config     Config
-	needLedger bool
+	needLedger bool   // a start asks before it launches: for devices, or to be prepared
 	spec       uint64 // counts changes of the spec
 	slots      []slot
 	queue      queue

@@ -30,7 +30,8 @@ type owner struct {
 
 func (o *owner) init(m *Model, opts Options) {
 	o.model, o.launcher, o.subject = m, opts.Launcher, Subject{Model: opts.Name, Spec: opts.SpecHash, Kin: opts.Config.Kin}
-	o.core = newMachine(opts.Config, opts.Ledger != nil, opts.FirstID)
+	_, prepares := opts.Launcher.(Preparer)
+	o.core = newMachine(opts.Config, opts.Ledger != nil || prepares, opts.FirstID)
 	o.starts, o.instances, o.gates = map[uint64]*startRun{}, map[uint64]Instance{}, map[uint64]*replica{}
 	o.detached, o.cancel = context.WithCancel(context.Background())
 }
@@ -281,8 +282,8 @@ func (o *owner) begin(f effect, now moment) {
 	instance := o.instances[f.id]
 	switch f.kind {
 	case effReserve:
-		run := o.newStart(f.id, now)
-		o.wg.Go(func() { o.reserve(run, f.beside) })
+		run, launcher := o.newStart(f.id, now), o.launcher
+		o.wg.Go(func() { o.reserve(run, launcher, Start{ID: f.id, Slot: f.slot}, f.beside) })
 	case effLaunch:
 		run, launcher := o.newStart(f.id, now), o.launcher
 		o.wg.Go(func() { o.launch(run, launcher, Start{ID: f.id, Slot: f.slot}) })

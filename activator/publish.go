@@ -31,8 +31,11 @@ func (o *owner) publish() {
 		r := replicaView{since: s.since, gate: o.gates[s.id], eta: o.forecast(s), ReplicaStatus: ReplicaStatus{
 			ID: s.id, Slot: i, State: s.state, Phase: s.phase, Percent: s.percent, Unknown: s.unknown, Instance: o.instances[s.id],
 		}}
-		if run := o.starts[s.id]; run != nil && s.work == workReserve {
-			r.Reason = run.waitsFor()
+		if run := o.starts[s.id]; run != nil {
+			r.Detail = run.detail()
+			if s.work == workReserve {
+				r.Reason = run.waitsFor()
+			}
 		}
 		if r.gate != nil {
 			r.Limit = c.limitOf(s)
@@ -42,7 +45,7 @@ func (o *owner) publish() {
 			v.reason = r.Reason
 		}
 		if s.phase != "" && (v.phase == "" || s.percent > v.percent) {
-			v.phase, v.percent = s.phase, s.percent
+			v.phase, v.percent, v.detail = s.phase, s.percent, r.Detail
 		}
 	}
 	v.eta = o.eta(v, now)
@@ -66,8 +69,16 @@ func (o *owner) forecast(s *slot) etaView {
 		return o.wakeETA(s)
 	}
 	run := o.starts[s.id]
-	if m.durations == nil || s.state != Starting || run == nil || s.work == workReserve { // nobody knows how long others keep their devices
+	if m.durations == nil || s.state != Starting || run == nil {
 		return etaView{}
+	}
+	if s.work == workReserve {
+		whole, known := m.durations.Estimate(run.of)
+		left, at, ok := run.preparing()
+		if !ok || !known {
+			return etaView{} // nobody knows how long others keep their devices
+		}
+		return etaView{whole: left + whole, since: at}
 	}
 	f := m.durations.forecast(run.of, run.progress())
 	if f == nil {
@@ -106,7 +117,7 @@ func (o *owner) wakeETA(s *slot) etaView {
 	}
 	e := etaView{whole: o.model.durations.EstimateWake(o.subject)}
 	if s.work == workWake {
-		e.wakes = s.movedAt
+		e.since = s.movedAt
 	}
 	return e
 }

@@ -21,6 +21,7 @@ type startRun struct {
 	course   course
 	told     float64 // the largest percentage that was told
 	reason   string  // why it waits for devices
+	noted    moment  // when latest was reported, while it is prepared; 0: it is not
 	reported bool    // an evProgress is in the mailbox
 }
 
@@ -97,9 +98,27 @@ func (s *startRun) note(p Progress, elapsed time.Duration) bool {
 	return tell
 }
 
-// reserve waits for devices; beside another replica, which has its own for longer than anybody should wait, it does not.
-func (o *owner) reserve(run *startRun, beside bool) {
+// reserve prepares the start, and waits for devices; beside another replica, which has its own for longer than anybody should wait, it does
+// not wait.
+func (o *owner) reserve(run *startRun, launcher Launcher, start Start, beside bool) {
 	m := o.model
+	if p, ok := launcher.(Preparer); ok {
+		err := p.Prepare(run.ctx, start, func(p Progress) {
+			if run.prepare(p, m.now()) {
+				m.mail.send(event{kind: evProgress, id: run.id})
+			}
+		})
+		run.prepared()
+		if err != nil {
+			m.mail.send(event{kind: evReserved, id: run.id, err: err})
+			return
+		}
+		m.mail.send(event{kind: evProgress, id: run.id})
+	}
+	if m.ledger == nil {
+		m.mail.send(event{kind: evReserved, id: run.id})
+		return
+	}
 	if beside {
 		m.mail.send(event{kind: evReserved, id: run.id, err: m.ledger.ReserveNow(m.name, run.id)})
 		return
@@ -111,6 +130,37 @@ func (o *owner) reserve(run *startRun, beside bool) {
 		m.mail.send(event{kind: evProgress, id: run.id})
 	})
 	m.mail.send(event{kind: evReserved, id: run.id, err: err})
+}
+
+// prepare records progress before the start proper, of which nothing is learned; true if the owner has to be told.
+func (s *startRun) prepare(p Progress, now moment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest, s.noted = p, now
+	tell := !s.reported
+	s.reported = true
+	return tell
+}
+
+// prepared: what it waits for from now on is devices.
+func (s *startRun) prepared() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest, s.noted = Progress{Phase: phaseQueued}, 0
+}
+
+// preparing is how long the preparation was said to take, and when; false if it was not.
+func (s *startRun) preparing() (left time.Duration, at moment, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest.Left, s.noted, s.noted != 0 && s.latest.Left > 0
+}
+
+// detail is more about the present phase.
+func (s *startRun) detail() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest.Detail
 }
 
 // waitsFor is why the start waits for devices; empty once it has some.

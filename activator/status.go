@@ -41,6 +41,8 @@ type ReplicaStatus struct {
 	Percent   float64
 	// ETA is the time until it is ready; 0: unknown, or it is not on its way.
 	ETA time.Duration
+	// Detail is more about the phase, in words for clients; usually empty.
+	Detail string
 	// Reason is why it waits for devices; empty if it does not.
 	Reason string
 	// Unknown: adopted, and nobody has told yet whether requests of an earlier gateway are in flight.
@@ -78,6 +80,7 @@ type view struct {
 	replicas  []replicaView
 	phase     string
 	percent   float64
+	detail    string
 	reason    string
 	eta       etaView
 	failure   failure
@@ -101,7 +104,7 @@ type etaView struct {
 	start     *startRun // in progress; nil: none is
 	forecast  *forecast // of start
 	whole     time.Duration
-	wakes     moment // when the wake began that whole is of; 0: none is in progress
+	since     moment // when the wake began, or the preparation said how long it takes, that whole is of; 0: it does not age
 	notBefore moment
 }
 
@@ -115,8 +118,8 @@ func (e etaView) left(now moment) time.Duration {
 	switch {
 	case e.forecast != nil:
 		return max(overdue, e.forecast.remaining(now-e.start.began))
-	case e.whole > 0 && e.wakes != 0:
-		return max(overdue, e.whole-(now-e.wakes))
+	case e.whole > 0 && e.since != 0:
+		return max(overdue, e.whole-(now-e.since))
 	case e.whole > 0:
 		return e.whole + max(0, e.notBefore-now)
 	}
@@ -133,7 +136,7 @@ func (e etaView) percent(now moment) float64 {
 }
 
 func (v *view) waitStatus(now moment) WaitStatus {
-	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, Reason: v.reason, ETA: v.eta.left(now)}
+	s := WaitStatus{State: v.state, Phase: v.phase, Percent: v.percent, Detail: v.detail, Reason: v.reason, ETA: v.eta.left(now)}
 	if v.eta.forecast != nil {
 		s.Percent = v.eta.percent(now)
 	}
@@ -170,9 +173,10 @@ func (m *Model) Status() Status {
 			status.IdleSince = m.at(r.gate.idleSince())
 		}
 		if r.eta.known() {
-			status.Percent, status.ETA = r.eta.percent(now), r.eta.left(now)
+			status.ETA = r.eta.left(now)
 		}
 		if r.eta.forecast != nil {
+			status.Percent = r.eta.percent(now)
 			if slow := r.eta.forecast.slow(now - r.eta.start.began); slow != nil {
 				s.Slow = slow
 			}

@@ -112,6 +112,8 @@ type WaitStatus struct {
 	// Phase and Percent are of the start that the request waits for; empty and 0 when unknown.
 	Phase   string
 	Percent float64
+	// Detail is more about the phase, in words for clients; usually empty.
+	Detail string
 	// Reason is why the start waits for devices; empty if it does not.
 	Reason string
 	// ETA is the time until a replica is ready, as learned from earlier starts; 0: unknown.

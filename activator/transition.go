@@ -108,7 +108,7 @@ func (m *machine) start(i int, beside bool, now moment) {
 const phaseQueued = "queued"
 
 func (m *machine) launch(s *slot) {
-	s.work, s.phase = workLaunch, ""
+	s.work, s.phase, s.percent = workLaunch, "", 0 // what was said before is of the preparation
 	m.emit(effect{kind: effLaunch, id: s.id, slot: m.indexOf(s)})
 }
 
@@ -215,6 +215,10 @@ func (m *machine) onProgress(s *slot, e event) bool {
 		return false
 	}
 	s.phase = e.phase
+	if s.work == workReserve {
+		s.percent = e.percent // of the phase alone
+		return true
+	}
 	s.percent = max(s.percent, e.percent)
 	return true
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -56,11 +57,13 @@ type Spec struct {
 	// placeholders {host}, {port}, {api_key}, {model_path} and {served_name} are replaced in Command and ExtraArgs.
 	Command   []string
 	ExtraArgs []string
-	// ModelPath is a local folder or a Hugging Face repository id; the engine gets it as it is.
+	// ModelPath is a local folder or a Hugging Face repository id; the engine gets it as it is, unless Weights say where its files come from.
 	ModelPath string
-	Env       map[string]string
-	Secrets   []Secret
-	Dir       string // working folder; empty: the gateway's own
+	// Weights are what the store provides; the zero value: nothing, and ModelPath is the engine's own business.
+	Weights Weights `json:",omitzero"`
+	Env     map[string]string
+	Secrets []Secret
+	Dir     string // working folder; empty: the gateway's own
 	// Probe is the readiness path, such as /health.
 	Probe string
 	// URLs are the base addresses of DriverStatic's replicas, without a trailing slash.
@@ -82,6 +85,19 @@ type Spec struct {
 	StartTimeout time.Duration
 }
 
+// Weights name a model of the store, and where the store has it from.
+type Weights struct {
+	// Name is that of an artefact; empty: that of Origin.
+	Name string `json:",omitempty"`
+	// Origin is a hub's model, a folder or an address; empty: whatever the store has under Name.
+	Origin   string   `json:",omitempty"`
+	Revision string   `json:",omitempty"` // empty: the origin's default
+	Include  []string `json:",omitempty"` // patterns of the files that are needed; empty: all
+	Exclude  []string `json:",omitempty"`
+	// IfPresent: the store provides what it has, and fetches nothing; else the engine gets ModelPath.
+	IfPresent bool `json:",omitempty"`
+}
+
 // Sleep is how much of its GPU memory an engine gives back while it sleeps.
 type Sleep string
 
@@ -97,8 +113,8 @@ type Devices struct {
 	Share int `json:",omitempty"` // thousandths of the only one; 0: whole ones
 }
 
-// Placement is what one replica was given of the machine's GPUs. The zero value says nothing, and the engine sees what the gateway
-// sees.
+// Placement is what one replica was given of the machine: GPUs, and files of the store. The zero value says nothing, and the engine sees what
+// the gateway sees.
 type Placement struct {
 	// Devices are their names for CUDA_VISIBLE_DEVICES.
 	Devices []string
@@ -106,6 +122,13 @@ type Placement struct {
 	Share int
 	// MemoryFraction is SGLang's --mem-fraction-static; 0: not given, for whole devices.
 	MemoryFraction float64
+
+	// ModelPath is the folder that takes the place of Spec.ModelPath; empty: none does.
+	ModelPath string
+	// Env are variables that hold where neither the gateway's environment nor the spec has them.
+	Env map[string]string
+	// Files are inherited by the engine, which does nothing with them: what they stand for lasts as long as its process.
+	Files []*os.File
 }
 
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.

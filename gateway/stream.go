@@ -317,6 +317,9 @@ func (x *exchange) progress() string {
 	if status.Percent > 0 {
 		text += fmt.Sprintf(", %d %%", int(status.Percent))
 	}
+	if status.Detail != "" {
+		text += ", " + status.Detail
+	}
 	if status.ETA > 0 {
 		text += fmt.Sprintf(", ready in about %d s", int(math.Ceil(status.ETA.Seconds())))
 	}

@@ -24,14 +24,14 @@ type child struct {
 }
 
 // startChild runs argv in its own process group with output appended to out. Standard input is /dev/null.
-func startChild(argv, env []string, dir string, out *os.File, mark string) (*child, error) {
+func startChild(argv, env []string, dir string, out *os.File, mark string, inherit ...*os.File) (*child, error) {
 	path, err := lookPath(argv[0], env)
 	if err != nil {
 		return nil, err
 	}
 	fd := -1
 	cmd := &exec.Cmd{
-		Path: path, Args: argv, Env: env, Dir: dir, Stdout: out, Stderr: out,
+		Path: path, Args: argv, Env: env, Dir: dir, Stdout: out, Stderr: out, ExtraFiles: inherit,
 		// A terminal's Ctrl-C goes to the gateway's group alone. The parent's death signal is left out on
 		// purpose: replicas outlive a gateway that dies.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},

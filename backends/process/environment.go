@@ -53,7 +53,12 @@ func (d *Driver) environment(spec *backends.Spec, on backends.Placement, secrets
 			inherited = append(inherited, entry)
 		}
 	}
-	own := make(map[string]string, len(spec.Env)+len(secrets)+3)
+	own := make(map[string]string, len(spec.Env)+len(secrets)+len(on.Env)+3)
+	for name, value := range on.Env {
+		if !slices.ContainsFunc(inherited, func(entry string) bool { return strings.HasPrefix(entry, name+"=") }) {
+			own[name] = value
+		}
+	}
 	maps.Copy(own, spec.Env)
 	maps.Copy(own, secrets)
 	if len(on.Devices) > 0 {
@@ -82,6 +87,11 @@ func (d *Driver) environment(spec *backends.Spec, on backends.Placement, secrets
 
 // commandLine is what to run, and the API key that the engine will ask for: empty where it was given none.
 func commandLine(spec *backends.Spec, on backends.Placement, host string, port int, key string) (argv []string, apiKey string) {
+	if on.ModelPath != "" {
+		placed := *spec
+		placed.ModelPath = on.ModelPath
+		spec = &placed
+	}
 	if spec.Engine == backends.EngineSGLang {
 		if on.MemoryFraction > 0 {
 			shared := *spec

@@ -223,7 +223,7 @@ func (d *Driver) start(spec *backends.Spec, on backends.Placement, id uint64) (_
 	if r.kills, err = d.opts.oomKills(); err != nil {
 		r.kills = -1 // it only makes an explanation more exact
 	}
-	c, err := startChild(argv, env, spec.Dir, log, r.record.Mark)
+	c, err := startChild(argv, env, spec.Dir, log, r.record.Mark, on.Files...)
 	if err != nil {
 		return nil, nil, errors.Join(startFailure(err, spec), out.close())
 	}
