@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -10,9 +11,9 @@ import (
 )
 
 const (
-	// observeEvery is how often a model is looked at that may have several replicas: scaling's window has seconds. It is not looked at while
-	// it has none and nobody waits.
-	observeEvery = time.Second
+	// looksPerWindow is how often a model is looked at that may have several replicas: once a second, unless Config.Window says otherwise. It is
+	// not looked at while it has none and nobody waits.
+	looksPerWindow = 60
 	// rememberEvery and rememberChange say when a new time in flight is worth a write.
 	rememberEvery  = time.Minute
 	rememberChange = 0.1
@@ -112,7 +113,7 @@ func (o *owner) autoscale() {
 	d := o.auto.scaler.Observe(seen)
 	o.note(d, seen)
 	o.handle(event{kind: evScale, n: d.Want})
-	o.auto.next = now + observeEvery
+	o.auto.next = now + cmp.Or(c.Window, scaling.DefaultWindow)/looksPerWindow
 	if !busy && d.Want <= c.Min {
 		o.auto.next = 0
 	}
@@ -163,20 +164,24 @@ func (o *owner) look(now moment) scaling.Observation {
 // adjust makes the scaler that of the present configuration and engine.
 func (o *owner) adjust(seen scaling.Observation) {
 	a, c := o.auto, o.core.config
-	want := scaling.Config{Min: c.Min, Max: c.Max, RequestRate: c.RequestRate, ScaledownAfter: c.ScaledownAfter, Service: a.remembered, Have: seen.Ready + seen.Starting}
+	want := scaling.Config{Min: c.Min, Max: c.Max, RequestRate: c.RequestRate, Window: c.Window, ScaledownAfter: c.ScaledownAfter,
+		Service: a.remembered, Have: seen.Ready + seen.Starting}
+	// Who keeps replicas for less than a window does not mean to wait for one between any two of them.
+	want.GiveUpEvery = max(time.Second, min(c.ScaledownAfter, cmp.Or(c.Window, scaling.DefaultWindow)))
 	if c.RequestRate == 0 {
 		want.Concurrency = o.target()
 	}
-	if a.scaler != nil { // these are for a new one
+	if a.scaler != nil && want.Window == a.config.Window { // these are for a new one
 		want.Service, want.Have = a.config.Service, a.config.Have
 	}
 	if a.scaler != nil && want == a.config {
 		return
 	}
-	s, err := scaling.New(want)
-	if a.scaler != nil && err == nil {
-		err = a.scaler.Adjust(want)
-		s = a.scaler
+	s, err := a.scaler, error(nil)
+	if s == nil || want.Window != a.config.Window {
+		s, err = scaling.New(want)
+	} else {
+		err = s.Adjust(want)
 	}
 	if err != nil { // Config.validate has let something through
 		panic("BUG: " + err.Error())

@@ -27,6 +27,8 @@ type Config struct {
 	// RequestRate, in requests per second, is what one replica is meant to take: the number of replicas follows it, and not Concurrency. 0: it
 	// does not.
 	RequestRate float64
+	// Window is what load is averaged over where it decides on the number of replicas. 0 means scaling.DefaultWindow, a minute.
+	Window time.Duration
 	// MaxQueuedRequests and MaxQueuedBytes bound this model's queue. 0 means no bound of its own.
 	MaxQueuedRequests int
 	MaxQueuedBytes    int64
@@ -59,14 +61,19 @@ func DefaultConfig() Config {
 	}
 }
 
+// leastWindow is that of tests.
+const leastWindow = time.Second
+
 // validate refuses what the machine cannot work with. The configuration file's own checks are stricter and
 // speak of lines and fields.
 func (c Config) validate() error {
 	switch {
 	case c.Min < 0 || c.Max < 1 || c.Min > c.Max:
 		return fmt.Errorf("activator: replicas [%d, %d]: need 0 ≤ min ≤ max and max ≥ 1", c.Min, c.Max)
-	case c.ScaledownAfter < 0 || c.SleepAfter < 0 || c.SleepTimeout < 0 || c.DrainTimeout < 0:
+	case c.ScaledownAfter < 0 || c.SleepAfter < 0 || c.SleepTimeout < 0 || c.DrainTimeout < 0 || c.Window < 0:
 		return errors.New("activator: a negative duration")
+	case c.Window != 0 && c.Window < leastWindow:
+		return fmt.Errorf("activator: a window of %v: need at least %v", c.Window, leastWindow)
 	case c.BackoffMin < 0 || c.BackoffMax < c.BackoffMin:
 		return fmt.Errorf("activator: backoff [%v, %v]: need 0 ≤ min ≤ max", c.BackoffMin, c.BackoffMax)
 	case c.Concurrency < 0 || !(c.RequestRate >= 0) || c.MaxQueuedRequests < 0 || c.MaxQueuedBytes < 0:

@@ -83,7 +83,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	}
 
 	m.Cold = r.cold(f.get("cold"))
-	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "sleep_after", "sleep")
+	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "window", "sleep_after", "sleep")
 	m.Activator = r.scaling(scaling)
 	r.queueShare(&m, f.get("queue"), c)
 	m.Spec = backends.Spec{Model: m.Name, ModelID: m.ModelID}
@@ -183,6 +183,7 @@ func (r *reader) scaling(f fields) activator.Config {
 	c.SleepAfter = f.get("sleep_after").duration(0, leastPause)
 	r.replicas(&c, f.get("replicas"))
 
+	c.Window = f.get("window").duration(c.Window, leastPause)
 	metric := f.get("metric").fields("concurrency", "request_rate")
 	concurrency, rate := metric.get("concurrency"), metric.get("request_rate")
 	c.Concurrency = int(concurrency.integer(0, 1, maxConcurrency))
