@@ -59,24 +59,66 @@ func BenchmarkEnqueueGrant(b *testing.B) {
 	}
 }
 
-// BenchmarkQueue is one waiter's way in and out among 10,000 of 100 tenants, for the queue alone.
+// BenchmarkQueue is the queue alone, with 10,000 tickets of 1,000 tenants in it.
 func BenchmarkQueue(b *testing.B) {
-	q := newQueue()
-	names := make([]string, 100)
-	for i := range names {
-		names[i] = fmt.Sprint("tenant", i)
+	const tickets, tenants = 10_000, 1_000
+	filled := func(priorities int) (*queue, []*Ticket) {
+		q := newQueue()
+		all := make([]*Ticket, tickets)
+		for i := range all {
+			all[i] = &Ticket{request: Request{
+				Tenant: fmt.Sprint("tenant", i%tenants), Priority: i % tenants % priorities, Weight: 1 + i%7, Work: Work{Prompt: int64(i * 7919 % 5000)},
+			}}
+			q.push(all[i], 1)
+		}
+		return &q, all
 	}
-	for i := range 10_000 {
-		q.push(&Ticket{}, names[i%100])
-	}
-	i := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		k := q.next()
-		q.dispatched(k)
-		q.push(k, names[i%100])
-		i++
-	}
+	b.Run("dispatch and push", func(b *testing.B) {
+		q, _ := filled(1)
+		b.ReportAllocs()
+		for b.Loop() {
+			k := q.next(1)
+			q.dispatched(k, q.cost(k), 1)
+			q.push(k, 1)
+		}
+	})
+	b.Run("dispatch and push, three priorities, overdue", func(b *testing.B) {
+		q, _ := filled(3)
+		now := 2 * ageAfter
+		b.ReportAllocs()
+		for b.Loop() {
+			k := q.next(now)
+			q.dispatched(k, q.cost(k), now)
+			q.push(k, now)
+		}
+	})
+	b.Run("cancel and push", func(b *testing.B) {
+		q, all := filled(1)
+		i := 0
+		b.ReportAllocs()
+		for b.Loop() {
+			k := all[i*7919%tickets]
+			q.remove(k, 1)
+			q.push(k, 1)
+			i++
+		}
+	})
+	b.Run("charge", func(b *testing.B) {
+		q, all := filled(1)
+		i := 0
+		b.ReportAllocs()
+		for b.Loop() {
+			q.charge(&all[i%tickets].request, int64(i%1000)-500, 100)
+			i++
+		}
+	})
+	b.Run("positions of all", func(b *testing.B) {
+		q, _ := filled(1)
+		b.ReportAllocs()
+		for b.Loop() {
+			q.inOrder(1, func(*Ticket, int) {})
+		}
+	})
 }
 
 // TestTenThousandWaitersAreCheap: a waiter costs less than 500 bytes beside its channel, and all of them are

@@ -13,7 +13,7 @@ func (m *machine) decide(now moment) {
 	m.trim()
 	m.endIdle(now)
 	m.activate(now)
-	m.dispatch()
+	m.dispatch(now)
 	if m.final && m.occupied() == 0 && !m.done {
 		m.done = true
 		m.emit(effect{kind: effDone})
@@ -26,8 +26,8 @@ func (m *machine) concludeLeaving(now moment) {
 		return
 	}
 	if m.leaving == closing || now >= m.leaveBy {
-		for t := m.queue.next(); t != nil; t = m.queue.next() {
-			m.queue.dispatched(t)
+		for t := m.queue.next(now); t != nil; t = m.queue.next(now) {
+			m.queue.remove(t, now)
 			m.emit(effect{kind: effGiveUp, ticket: t, err: m.leavingError()})
 		}
 	}
@@ -52,7 +52,7 @@ func (m *machine) recover(now moment) {
 		}
 	}
 	if m.failure.hopeless(now) && !m.live() {
-		m.giveUpAll()
+		m.giveUpAll(now)
 	}
 }
 
@@ -231,18 +231,18 @@ func (m *machine) activate(now moment) {
 }
 
 // dispatch tries to give the next waiter a place. One at a time: the result decides about the one after it.
-func (m *machine) dispatch() {
+func (m *machine) dispatch(now moment) {
 	if m.asking || m.blocked {
 		return
 	}
-	t := m.queue.next()
+	t := m.queue.next(now)
 	if t == nil {
 		return
 	}
 	for i := range m.slots {
 		if m.slots[i].state == Ready {
 			m.asking = true
-			m.emit(effect{kind: effGrant, ticket: t})
+			m.emit(effect{kind: effGrant, ticket: t, cost: m.queue.cost(t)})
 			return
 		}
 	}

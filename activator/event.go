@@ -18,6 +18,8 @@ type event struct {
 	since  moment // idle since
 	jitter float64
 	ticket *Ticket
+	cost   int64 // of a dispatch, in tokens
+	output int64 // tokens that the answer had; 0: nothing is to be learned
 	err    error
 	// phase and percent are of evProgress.
 	phase   string
@@ -37,6 +39,7 @@ const (
 	evArrive // ticket
 	evCancel // ticket has left
 	evPoke   // a place or a watched replica became free
+	evCharge // ticket, cost (what its work was more than it was charged), output
 
 	// From operators and other parts.
 	evUpdate  // change
@@ -60,7 +63,7 @@ const (
 	evStopped  // id, err
 
 	// Results of effects that are immediate.
-	evGranted  // ticket, grant
+	evGranted  // ticket, grant, cost
 	evObserved // id, word, since
 	evFenced   // id, ok
 	evClosed   // id, word
@@ -97,6 +100,7 @@ type effect struct {
 	id     uint64
 	word   word
 	ticket *Ticket
+	cost   int64
 	err    error
 	reason string
 	reply  chan error
@@ -108,7 +112,7 @@ const (
 	// Immediate.
 	effPublish effectKind = iota // the set of open replicas, or their limits, changed
 	effOpen                      // id, slot; idle: its in flight is known. Make its admission word
-	effGrant                     // ticket → evGranted
+	effGrant                     // ticket, cost → evGranted
 	effObserve                   // id → evObserved, watched from then on if busy
 	effFence                     // id, word: swap from this very word → evFenced
 	effKnown                     // id: nobody else's requests are in flight any more; idleness counts from now

@@ -187,6 +187,12 @@ func scenarios() []*scenario {
 			name: "cancels", tenants: []string{"a", "b", "a"}, budget: budget{cancel: 2}, config: exploreConfig(1, 1),
 		},
 		{
+			name: "priorities", tenants: []string{"a", "A", "b"}, budget: budget{cancel: 1}, config: exploreConfig(1, 1),
+		},
+		{
+			name: "charges", tenants: []string{"a", "b", "a"}, charges: true, budget: budget{crash: 1}, config: exploreConfig(1, 1),
+		},
+		{
 			name: "scale", tenants: []string{"a", "a", "a"}, budget: budget{scale: 1}, scaleTo: 2, config: exploreConfig(2, 1),
 		},
 		{

@@ -202,6 +202,8 @@ type Lease struct {
 	hint    Hint // nil: nobody keeps account
 	waited  time.Duration
 	cold    bool
+	ticket  *Ticket // nil: it never waited
+	cost    int64   // what its tenant was charged, in tokens
 }
 
 // Release gives the hold back, after the last byte of the response. Once it has, it does nothing.
@@ -238,6 +240,25 @@ func (m *Model) afterLeave(w word) {
 		m.poke()
 	}
 }
+
+// Settle tells what the request has turned out to be: tokens of the prompt, and of the answer as far as it came. whole: it came to its end, so
+// that the tenant's next ones may be expected to be as long. A tenant's share of the replicas is then corrected, if the request
+// waited for its place; what found a place at once took nobody's. Call it once, before Release.
+func (l *Lease) Settle(prompt, output int64, whole bool) {
+	if l.replica == nil || l.ticket == nil {
+		return
+	}
+	prompt, output = min(max(0, prompt), maxCost), min(max(0, output), maxCost)
+	e := event{kind: evCharge, ticket: l.ticket, cost: max(1, prompt+output) - l.cost}
+	if whole {
+		e.output = output
+	}
+	l.model.mail.send(e)
+	l.ticket = nil
+}
+
+// Queued tells whether the request waited, so that Settle has a use.
+func (l *Lease) Queued() bool { return l.ticket != nil }
 
 // Instance is the replica's instance; nil for a lease that holds nothing.
 func (l *Lease) Instance() Instance {

@@ -168,13 +168,15 @@ func (m *machine) handle(e event, now moment) {
 			m.emit(effect{kind: effGiveUp, ticket: e.ticket, err: m.leavingError()})
 			return
 		}
-		m.queue.push(e.ticket, e.ticket.request.Tenant)
+		m.queue.push(e.ticket, now)
 		// Whoever gave a place up while the queue was counted empty has not poked. It can have been empty
 		// since the last try, though never seen so here: its last ticket left before this one came, and
 		// that news is still on its way.
 		m.blocked = false
 	case evCancel:
-		m.queue.remove(e.ticket)
+		m.queue.remove(e.ticket, now)
+	case evCharge:
+		m.queue.charge(&e.ticket.request, e.cost, e.output)
 	case evPoke:
 		m.onPoke()
 	case evUpdate:
@@ -195,7 +197,7 @@ func (m *machine) handle(e event, now moment) {
 	case evHurry:
 		m.onHurry(now)
 	case evGranted:
-		m.onGranted(e)
+		m.onGranted(e, now)
 	case evSurveyed:
 		m.onSurveyed(e)
 	default:

@@ -89,7 +89,7 @@ var mutants = []struct {
 	}}, "I9"},
 	{mutant{name: "an arrival does not unblock", scenario: "cancels", event: func(w *world, e *event) bool {
 		if e.kind == evArrive && w.core.blocked {
-			w.core.queue.push(e.ticket, e.ticket.request.Tenant)
+			w.core.queue.push(e.ticket, w.now)
 			return false
 		}
 		return true
@@ -110,7 +110,7 @@ var mutants = []struct {
 	{mutant{name: "waiters do not hear of a failed start", scenario: "permanent failure", effect: dropping(effGiveUp)}, ""},
 	{mutant{name: "waiters are turned away by a crash", scenario: "idle", after: func(w *world, e event) {
 		if e.kind == evExited && w.core.queue.len() > 0 {
-			w.core.giveUpAll()
+			w.core.giveUpAll(w.now)
 			w.effs = append(w.effs, w.core.out[len(w.core.out)-1])
 		}
 	}}, ""},
@@ -270,7 +270,7 @@ var mutants = []struct {
 	{mutant{name: "bad sleeps are forgotten", scenario: "sleep goes wrong", after: func(w *world, _ event) { w.core.sleepless = 0 }}, "I13"},
 	{mutant{name: "a bad wake turns waiters away", scenario: "sleep goes wrong", after: func(w *world, e event) {
 		if e.kind == evWoken && e.err != nil && w.core.queue.len() > 0 {
-			w.core.giveUpAll()
+			w.core.giveUpAll(w.now)
 			w.effs = append(w.effs, w.core.out[len(w.core.out)-1])
 		}
 	}}, ""},

@@ -23,6 +23,7 @@ type owner struct {
 	changed   bool    // the view is out of date
 	sleepless bool    // it was told that the model is not put to sleep any more
 	counted   moment  // when positions were counted last
+	moved     bool    // they have changed since
 	detached  context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -76,6 +77,10 @@ func (o *owner) nextDeadline() moment {
 	if o.auto != nil && o.auto.next != 0 && (next == 0 || o.auto.next < next) {
 		next = o.auto.next
 	}
+	// Positions that have changed are counted again even if nothing else happens: what came last was told the length of the queue.
+	if recount := o.counted + positionsEvery; o.moved && o.core.queue.len() > 0 && (next == 0 || recount < next) {
+		next = recount
+	}
 	return next
 }
 
@@ -100,11 +105,13 @@ func (o *owner) prepare(e *event) {
 		m.poked.Store(false) // before the machine looks: whoever frees a place from now on pokes again
 		return
 	case evArrive:
+		o.moved = true
 		if o.auto != nil {
 			o.auto.flow.enqueued++
 		}
 		return
-	case evCancel:
+	case evCancel, evCharge:
+		o.moved = true
 		return
 	case evScale: // every second; what comes of it is seen in the effects
 		return
@@ -144,7 +151,7 @@ func (o *owner) do(f effect, now moment) {
 	m := o.model
 	switch f.kind {
 	case effGrant:
-		o.grant(f.ticket, now)
+		o.grant(f.ticket, f.cost, now)
 		if o.auto != nil && o.results[len(o.results)-1].grant == grantOK {
 			o.auto.flow.granted++
 		}
@@ -213,8 +220,9 @@ func (o *owner) do(f effect, now moment) {
 func (o *owner) result(e event) { o.results = append(o.results, e) }
 
 // grant tries to give a waiter a place on an open replica, and the place back if the waiter has left.
-func (o *owner) grant(t *Ticket, now moment) {
+func (o *owner) grant(t *Ticket, cost int64, now moment) {
 	m := o.model
+	o.moved = true
 	if t.state.Load() != ticketWaiting {
 		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
 		return
@@ -233,9 +241,9 @@ func (o *owner) grant(t *Ticket, now moment) {
 		o.result(event{kind: evGranted, ticket: t, grant: grantGone})
 		return
 	}
-	t.lease = Lease{model: m, replica: r, hint: hint, waited: now - t.enqueued, cold: r.readyAt > t.enqueued}
+	t.lease = Lease{model: m, replica: r, hint: hint, waited: now - t.enqueued, cold: r.readyAt > t.enqueued, ticket: t, cost: cost}
 	t.conclude(ticketGranted, nil)
-	o.result(event{kind: evGranted, ticket: t, grant: grantOK})
+	o.result(event{kind: evGranted, ticket: t, grant: grantOK, cost: cost})
 }
 
 // observe reads a replica's word, and asks for a poke at zero if it is busy.

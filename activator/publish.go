@@ -2,15 +2,15 @@ package activator
 
 import "time"
 
-// positionsEvery is how fresh a waiter's position is. Counting all is linear in the queue: 0.2 ms for 10,000.
+// positionsEvery is how fresh a waiter's position is. Counting all plays all dispatches.
 const positionsEvery = 500 * time.Millisecond
 
 // publish shows everybody else what the machine has come to.
 func (o *owner) publish() {
 	now := o.model.now()
-	if o.core.queue.len() > 0 && (o.counted == 0 || now-o.counted >= positionsEvery) {
-		o.counted = now
-		o.core.queue.inOrder(func(t *Ticket, position int) { t.position.Store(int32(position)) })
+	if o.moved && (o.counted == 0 || now-o.counted >= positionsEvery) {
+		o.counted, o.moved = now, false
+		o.core.queue.inOrder(now, func(t *Ticket, position int) { t.position.Store(int32(position)) })
 	}
 	if !o.changed && o.model.view.Load() != nil {
 		return

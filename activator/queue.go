@@ -1,46 +1,76 @@
 package activator
 
-// queue holds the waiting tickets: FIFO inside a tenant, the tenants in turns, so that of two tenants that
-// both wait none is ever more than one dispatch behind the other. push, remove and next take constant time.
-// Tickets are only identities here. The zero value is not ready; see newQueue.
+import "time"
+
+// queue holds the waiting tickets and says which is next: by strict priority, then by weighted fair queueing over work between the tenants of
+// a priority (flow.go), then first come, first served within a tenant. A lower priority that has waited long gets a turn now and then
+// (age). Tickets are only identities here: what the queue learns of them it keeps itself. push, remove, dispatched and charge take
+// O(log t) time for t waiting tenants, next O(1). The zero value is not ready; see newQueue.
 type queue struct {
-	nodes   []queueNode
-	tenants []tenantQueue
-	where   map[*Ticket]int32 // index into nodes
-	names   map[string]int32  // index into tenants
-	free    int32             // chain of unused nodes, through next
-	idle    int32             // chain of unused tenants, through next
-	turn    int32             // the tenant that is next; the others follow in a ring
-	_       [0]func()         // not comparable
+	nodes  []queueNode
+	flows  []flow
+	levels []level           // one for each priority that was seen, at most maxPriority−minPriority+1
+	where  map[*Ticket]int32 // index into nodes
+	names  map[flowName]int32
+	free   int32 // chain of unused nodes, through next
+	unused int32 // chain of unused flows, through next
+
+	idlest, latest int32 // the flows that have nobody waiting, the longest idle first
+	idle           int   // how many
+
+	mean    int64  // tokens of answers, of all tenants, times meanScale; 0: none was seen
+	entries uint64 // flows that began to wait so far
+	passed  uint8  // dispatches since an overdue level had its turn, up to agedEvery-1
+	_       [0]func()
 }
 
 type queueNode struct {
-	ticket     *Ticket
-	prev, next int32
-	tenant     int32
+	ticket       *Ticket
+	prev, next   int32 // in the flow
+	older, newer int32 // in the level
+	flow         int32
+	at           moment // when it was pushed
 }
 
-type tenantQueue struct {
-	name       string
-	head, tail int32
-	prev, next int32
-	n          int
+// level is one priority.
+type level struct {
+	priority       int8
+	heap           []int32 // the flows that wait, the smallest tag on top
+	oldest, newest int32   // all of its tickets, as they came
+	virtual        int64   // the virtual time: the tag of the flow that was served last
+	highest        int64   // the highest tag so far
+	last           moment  // when somebody waited here last
 }
 
 const none = int32(-1)
 
+const (
+	minPriority, maxPriority = -9, 9
+
+	// ageAfter is how long a request waits behind higher priorities until its level gets one of agedEvery dispatches. The share is small
+	// enough to leave a priority its worth, and large enough that a queue drains.
+	ageAfter  = 30 * time.Second
+	agedEvery = 8
+
+	// keptFlows is how many tenants are remembered that have nobody waiting, for each model: 100 KiB.
+	keptFlows = 1024
+)
+
 func newQueue() queue {
-	return queue{where: map[*Ticket]int32{}, names: map[string]int32{}, free: none, idle: none, turn: none}
+	return queue{
+		where: map[*Ticket]int32{}, names: map[flowName]int32{}, free: none, unused: none, idlest: none, latest: none,
+		passed: agedEvery - 1,
+	}
 }
 
 func (q *queue) len() int { return len(q.where) }
 
-// push puts a ticket behind its tenant's others. A tenant that had none comes last in the present round.
-func (q *queue) push(t *Ticket, tenant string) {
+// push puts a ticket behind its tenant's others.
+func (q *queue) push(t *Ticket, now moment) {
 	if _, twice := q.where[t]; twice {
 		return
 	}
-	ti := q.tenantFor(tenant)
+	fi := q.flowFor(&t.request)
 	ni := q.free
 	if ni == none {
 		ni = int32(len(q.nodes))
@@ -48,129 +78,145 @@ func (q *queue) push(t *Ticket, tenant string) {
 	} else {
 		q.free = q.nodes[ni].next
 	}
-	tq := &q.tenants[ti]
-	q.nodes[ni] = queueNode{ticket: t, prev: tq.tail, next: none, tenant: ti}
-	if tq.tail == none {
-		tq.head = ni
+	f := &q.flows[fi]
+	l := &q.levels[f.level]
+	q.nodes[ni] = queueNode{ticket: t, prev: f.tail, next: none, older: l.newest, newer: none, flow: fi, at: now}
+	if l.newest == none {
+		l.oldest = ni
 	} else {
-		q.nodes[tq.tail].next = ni
+		q.nodes[l.newest].newer = ni
 	}
-	tq.tail = ni
-	tq.n++
+	l.newest = ni
+	if f.tail == none {
+		f.head = ni
+	} else {
+		q.nodes[f.tail].next = ni
+	}
+	f.tail = ni
 	q.where[t] = ni
-}
-
-func (q *queue) tenantFor(name string) int32 {
-	if ti, ok := q.names[name]; ok {
-		return ti
+	if f.at == none {
+		q.enter(fi, now)
 	}
-	ti := q.idle
-	if ti == none {
-		ti = int32(len(q.tenants))
-		q.tenants = append(q.tenants, tenantQueue{})
-	} else {
-		q.idle = q.tenants[ti].next
-	}
-	q.tenants[ti] = tenantQueue{name: name, head: none, tail: none, prev: ti, next: ti}
-	q.names[name] = ti
-	if q.turn == none {
-		q.turn = ti
-	} else { // just before the one whose turn it is
-		last := q.tenants[q.turn].prev
-		q.tenants[ti].prev, q.tenants[ti].next = last, q.turn
-		q.tenants[last].next, q.tenants[q.turn].prev = ti, ti
-	}
-	return ti
 }
 
 // next is the ticket to be dispatched next; nil if none waits.
-func (q *queue) next() *Ticket {
-	if q.turn == none {
+func (q *queue) next(now moment) *Ticket {
+	li := q.turn(now)
+	if li == none {
 		return nil
 	}
-	return q.nodes[q.tenants[q.turn].head].ticket
+	return q.nodes[q.flows[q.levels[li].heap[0]].head].ticket
 }
 
-// dispatched takes a ticket out and gives the turn to the tenant after its own. It reports whether the
-// ticket was there.
-func (q *queue) dispatched(t *Ticket) bool {
+// turn is the level whose turn it is; none if nobody waits.
+func (q *queue) turn(now moment) int32 {
+	top := q.top()
+	if q.passed >= agedEvery-1 {
+		if aged := q.overdue(top, now); aged != none {
+			return aged
+		}
+	}
+	return top
+}
+
+// top is the highest level that somebody waits at.
+func (q *queue) top() int32 {
+	best := none
+	for i := range q.levels {
+		if l := &q.levels[i]; l.oldest != none && (best == none || l.priority > q.levels[best].priority) {
+			best = int32(i)
+		}
+	}
+	return best
+}
+
+// overdue is the level other than top that has kept somebody waiting for longest, if that is too long; the higher one of two.
+func (q *queue) overdue(top int32, now moment) int32 {
+	aged := none
+	for i := range q.levels {
+		l := &q.levels[i]
+		if int32(i) == top || l.oldest == none || q.nodes[l.oldest].at > now-ageAfter {
+			continue
+		}
+		if aged == none || older(q.nodes[l.oldest].at, l.priority, q.nodes[q.levels[aged].oldest].at, q.levels[aged].priority) {
+			aged = int32(i)
+		}
+	}
+	return aged
+}
+
+// older tells whether a level whose oldest ticket came at a has its turn before one whose oldest came at b.
+func older(a moment, priority int8, b moment, than int8) bool {
+	return a < b || a == b && priority > than
+}
+
+// cost is the work that a waiting ticket is expected to be; see Work.
+func (q *queue) cost(t *Ticket) int64 {
+	if ni, ok := q.where[t]; ok {
+		return q.expect(&q.flows[q.nodes[ni].flow], t.request.Work)
+	}
+	return 0
+}
+
+// dispatched takes a ticket out and charges its tenant. It reports whether the ticket was there.
+func (q *queue) dispatched(t *Ticket, cost int64, now moment) bool {
 	ni, ok := q.where[t]
 	if !ok {
 		return false
 	}
-	if ti := q.nodes[ni].tenant; ti == q.turn {
-		q.turn = q.tenants[ti].next
+	f := &q.flows[q.nodes[ni].flow]
+	top := q.top()
+	switch {
+	case f.level != top:
+		q.passed = 0
+	case q.passed < agedEvery-1 && q.overdue(top, now) != none:
+		q.passed++
 	}
-	return q.remove(t)
+	l := &q.levels[f.level]
+	l.virtual = max(l.virtual, f.tag)
+	f.fresh = false
+	q.addTo(f, cost)
+	return q.remove(t, now)
 }
 
-// remove takes a ticket out and leaves the turn alone. It reports whether the ticket was there.
-func (q *queue) remove(t *Ticket) bool {
+// remove takes a ticket out. It reports whether the ticket was there.
+func (q *queue) remove(t *Ticket, now moment) bool {
 	ni, ok := q.where[t]
 	if !ok {
 		return false
 	}
 	delete(q.where, t)
 	n := q.nodes[ni]
-	tq := &q.tenants[n.tenant]
+	f := &q.flows[n.flow]
+	l := &q.levels[f.level]
 	if n.prev == none {
-		tq.head = n.next
+		f.head = n.next
 	} else {
 		q.nodes[n.prev].next = n.next
 	}
 	if n.next == none {
-		tq.tail = n.prev
+		f.tail = n.prev
 	} else {
 		q.nodes[n.next].prev = n.prev
 	}
+	if n.older == none {
+		l.oldest = n.newer
+	} else {
+		q.nodes[n.older].newer = n.newer
+	}
+	if n.newer == none {
+		l.newest = n.older
+	} else {
+		q.nodes[n.newer].older = n.older
+	}
 	q.nodes[ni] = queueNode{next: q.free, prev: none}
 	q.free = ni
-	if tq.n--; tq.n == 0 {
-		q.dropTenant(n.tenant)
+	l.last = now
+	if f.head == none {
+		q.leave(n.flow)
 	}
 	if len(q.where) == 0 && cap(q.nodes) > 1024 { // a long queue's memory is not kept for ever
-		*q = newQueue()
+		q.nodes, q.free, q.where = nil, none, map[*Ticket]int32{}
 	}
 	return true
-}
-
-func (q *queue) dropTenant(ti int32) {
-	tq := q.tenants[ti]
-	delete(q.names, tq.name)
-	if tq.next == ti {
-		q.turn = none
-	} else {
-		q.tenants[tq.prev].next, q.tenants[tq.next].prev = tq.next, tq.prev
-		if q.turn == ti {
-			q.turn = tq.next
-		}
-	}
-	q.tenants[ti] = tenantQueue{next: q.idle}
-	q.idle = ti
-}
-
-// inOrder calls visit with every ticket in the order of dispatch, counting from 1, as it would be if nobody
-// came or left.
-func (q *queue) inOrder(visit func(t *Ticket, position int)) {
-	if q.turn == none {
-		return
-	}
-	heads := make([]int32, 0, len(q.names))
-	for ti := q.turn; ; {
-		heads = append(heads, q.tenants[ti].head)
-		if ti = q.tenants[ti].next; ti == q.turn {
-			break
-		}
-	}
-	for position := 1; len(heads) > 0; {
-		kept := heads[:0]
-		for _, ni := range heads {
-			visit(q.nodes[ni].ticket, position)
-			position++
-			if next := q.nodes[ni].next; next != none {
-				kept = append(kept, next)
-			}
-		}
-		heads = kept
-	}
 }

@@ -9,111 +9,295 @@ import (
 
 // plainQueue is the queue as one would write it without a thought for time.
 type plainQueue struct {
-	tenants []string // in turn
-	waiting map[string][]*Ticket
+	flows   map[flowName]*plainFlow
+	levels  map[int8]*plainLevel
+	waiting []plainTicket // as they came
+	mean    int64
+	entries int
+	passed  int
 }
 
-func (p *plainQueue) push(t *Ticket, tenant string) {
-	if len(p.waiting[tenant]) == 0 {
-		p.tenants = append(p.tenants, tenant)
+type plainTicket struct {
+	ticket *Ticket
+	flow   *plainFlow
+	at     moment
+}
+
+type plainFlow struct {
+	name        flowName
+	tag, weight int64
+	entry       int
+	mean        int64
+	fresh       bool
+}
+
+type plainLevel struct {
+	virtual, highest int64
+	last             moment
+}
+
+func newPlainQueue() *plainQueue {
+	return &plainQueue{flows: map[flowName]*plainFlow{}, levels: map[int8]*plainLevel{}, passed: agedEvery - 1}
+}
+
+func (p *plainQueue) flowOf(r *Request) *plainFlow {
+	name := flowName{r.Tenant, int8(r.Priority)}
+	if p.levels[name.priority] == nil {
+		p.levels[name.priority] = &plainLevel{}
 	}
-	p.waiting[tenant] = append(p.waiting[tenant], t)
+	f := p.flows[name]
+	if f == nil {
+		f = &plainFlow{name: name}
+		p.flows[name] = f
+	}
+	f.weight = int64(max(1, r.Weight))
+	return f
 }
 
-func (p *plainQueue) remove(t *Ticket) {
-	for tenant, list := range p.waiting {
-		if i := slices.Index(list, t); i >= 0 {
-			if p.waiting[tenant] = slices.Delete(list, i, i+1); len(list) == 1 {
-				p.tenants = slices.DeleteFunc(p.tenants, func(s string) bool { return s == tenant })
-			}
+func (p *plainQueue) level(f *plainFlow) *plainLevel { return p.levels[f.name.priority] }
+
+// heads are the first tickets of a level's tenants.
+func (p *plainQueue) heads(priority int8) (heads []plainTicket) {
+	for _, w := range p.waiting {
+		if w.flow.name.priority == priority && !slices.ContainsFunc(heads, func(h plainTicket) bool { return h.flow == w.flow }) {
+			heads = append(heads, w)
 		}
 	}
+	return heads
 }
 
-func (p *plainQueue) dispatch() *Ticket {
-	if len(p.tenants) == 0 {
+func (p *plainQueue) push(t *Ticket, now moment) {
+	f := p.flowOf(&t.request)
+	if !slices.ContainsFunc(p.waiting, func(w plainTicket) bool { return w.flow == f }) {
+		l := p.level(f)
+		start := l.virtual
+		heads := p.heads(f.name.priority)
+		if len(heads) > 0 {
+			start = min(start, slices.MinFunc(heads, plainTicket.compare).flow.tag)
+		}
+		if len(heads) == 0 && now-l.last >= forgetAfter {
+			l.virtual = max(l.virtual, l.highest)
+			start = l.virtual
+		}
+		f.fresh = f.tag <= start
+		f.tag = max(f.tag, start)
+		p.entries++
+		f.entry = p.entries
+	}
+	p.waiting = append(p.waiting, plainTicket{t, f, now})
+}
+
+func (p *plainQueue) remove(t *Ticket, now moment) {
+	i := slices.IndexFunc(p.waiting, func(w plainTicket) bool { return w.ticket == t })
+	if i >= 0 {
+		p.level(p.waiting[i].flow).last = now
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	}
+}
+
+func (a plainTicket) compare(b plainTicket) int {
+	if a.flow.fresh != b.flow.fresh {
+		if a.flow.fresh {
+			return -1
+		}
+		return 1
+	}
+	if a.flow.tag != b.flow.tag && !a.flow.fresh {
+		return int(a.flow.tag - b.flow.tag)
+	}
+	return a.flow.entry - b.flow.entry
+}
+
+// choose gives the next ticket, and whether it passes a higher priority, and whether an overdue one was passed.
+func (p *plainQueue) choose(now moment) (next *plainTicket, passes, overdue bool) {
+	if len(p.waiting) == 0 {
+		return nil, false, false
+	}
+	top, aged := int8(minPriority), (*plainTicket)(nil)
+	for _, w := range p.waiting {
+		top = max(top, w.flow.name.priority)
+	}
+	for i, w := range p.waiting {
+		if w.flow.name.priority != top && now-w.at >= ageAfter && (aged == nil || w.at == aged.at && w.flow.name.priority > aged.flow.name.priority) { // they are in the order of age
+			aged = &p.waiting[i]
+		}
+	}
+	priority := top
+	if aged != nil && p.passed >= agedEvery-1 {
+		priority = aged.flow.name.priority
+	}
+	heads := p.heads(priority)
+	best := slices.MinFunc(heads, plainTicket.compare)
+	return &best, priority != top, aged != nil
+}
+
+func (p *plainQueue) dispatch(now moment) *Ticket {
+	next, passes, overdue := p.choose(now)
+	if next == nil {
 		return nil
 	}
-	tenant := p.tenants[0]
-	t := p.waiting[tenant][0]
-	p.tenants = append(p.tenants[1:], tenant)
-	p.remove(t)
-	return t
+	switch {
+	case passes:
+		p.passed = 0
+	case overdue:
+		p.passed = min(p.passed+1, agedEvery-1)
+	}
+	l := p.level(next.flow)
+	l.virtual = max(l.virtual, next.flow.tag)
+	next.flow.fresh = false
+	p.add(next.flow, p.cost(next.flow, next.ticket.request.Work))
+	p.remove(next.ticket, now)
+	return next.ticket
+}
+
+func (p *plainQueue) cost(f *plainFlow, w Work) int64 {
+	output := int64(firstOutput)
+	if f.mean > 0 {
+		output = f.mean / meanScale
+	} else if p.mean > 0 {
+		output = p.mean / meanScale
+	}
+	if w.MaxOutput > 0 {
+		output = min(output, w.MaxOutput)
+	}
+	return max(1, w.Prompt+output)
+}
+
+func (p *plainQueue) add(f *plainFlow, work int64) {
+	f.tag = max(0, f.tag+work*tagScale/f.weight)
+	f.fresh = f.fresh && f.tag <= p.level(f).virtual
+	p.level(f).highest = max(p.level(f).highest, f.tag)
+}
+
+func (p *plainQueue) charge(r *Request, difference, output int64) {
+	f := p.flowOf(r)
+	if f.tag == 0 {
+		f.tag = p.level(f).virtual
+	}
+	p.add(f, difference)
+	if output > 0 {
+		f.mean, p.mean = blend(f.mean, output*meanScale), blend(p.mean, output*meanScale)
+	}
 }
 
 func TestQueueIsAsThePlainOne(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for round := range 200 {
-		q, p := newQueue(), &plainQueue{waiting: map[string][]*Ticket{}}
-		var all []*Ticket
+		q, p := newQueue(), newPlainQueue()
+		var all, served []*Ticket
+		now := moment(1)
 		for range 300 {
-			switch r := random.IntN(10); {
-			case r < 5:
-				k := &Ticket{}
-				tenant := fmt.Sprint(random.IntN(1 + round%7))
-				q.push(k, tenant)
-				q.push(k, tenant) // a second time does nothing
-				p.push(k, tenant)
+			switch r := random.IntN(12); {
+			case r < 6:
+				k := &Ticket{request: Request{
+					Tenant: fmt.Sprint(random.IntN(1 + round%7)), Priority: random.IntN(1 + round%3), Weight: random.IntN(4),
+					Work: Work{Prompt: random.Int64N(1000), MaxOutput: random.Int64N(3) * 200},
+				}}
+				q.push(k, now)
+				q.push(k, now) // a second time does nothing
+				p.push(k, now)
 				all = append(all, k)
-			case r < 8:
-				got, want := q.next(), p.dispatch()
+			case r < 9:
+				got, want := q.next(now), p.dispatch(now)
 				if got != want {
 					t.Fatalf("round %d: another ticket is next", round)
 				}
-				if got != nil && !q.dispatched(got) {
-					t.Fatal("the next ticket was not there")
+				if got != nil {
+					if !q.dispatched(got, q.cost(got), now) {
+						t.Fatal("the next ticket was not there")
+					}
+					served = append(served, got)
 				}
-			case len(all) > 0: // perhaps gone already
+			case r < 10 && len(served) > 0:
+				k := served[random.IntN(len(served))]
+				difference, output := random.Int64N(1000)-500, random.Int64N(2)*random.Int64N(1000)
+				q.charge(&k.request, difference, output)
+				p.charge(&k.request, difference, output)
+			case r < 11 && len(all) > 0: // perhaps gone already
 				k := all[random.IntN(len(all))]
-				q.remove(k)
-				p.remove(k)
+				q.remove(k, now)
+				p.remove(k, now)
+			default:
+				now += moment(random.Int64N(int64(ageAfter) / 8))
+				if round%11 == 0 && random.IntN(20) == 0 {
+					now += forgetAfter
+				}
 			}
 			var order []*Ticket
-			q.inOrder(func(k *Ticket, position int) {
+			q.inOrder(now, func(k *Ticket, position int) {
 				order = append(order, k)
 				if position != len(order) {
 					t.Fatalf("position %d, want %d", position, len(order))
 				}
 			})
-			n := 0
-			for _, list := range p.waiting {
-				n += len(list)
-			}
-			if q.len() != n || len(order) != n {
+			if n := len(p.waiting); q.len() != n || len(order) != n {
 				t.Fatalf("%d in the queue, %d in order, want %d", q.len(), len(order), n)
 			}
-			if n > 0 && order[0] != q.next() {
+			if len(order) > 0 && order[0] != q.next(now) {
 				t.Fatal("the first in order is not next")
 			}
+			checkLists(t, &q)
 		}
 		// inOrder foretold the rest.
 		var order []*Ticket
-		q.inOrder(func(k *Ticket, _ int) { order = append(order, k) })
+		q.inOrder(now, func(k *Ticket, _ int) { order = append(order, k) })
 		for i, want := range order {
-			if got := p.dispatch(); got != want || q.next() != want {
+			if got := p.dispatch(now); got != want || q.next(now) != want {
 				t.Fatalf("position %d was foretold wrongly", i+1)
 			}
-			q.dispatched(want)
+			q.dispatched(want, q.cost(want), now)
 		}
-		if q.next() != nil || q.remove(&Ticket{}) || q.dispatched(&Ticket{}) {
+		if q.next(now) != nil || q.remove(&Ticket{}, now) || q.dispatched(&Ticket{}, 1, now) || q.cost(&Ticket{}) != 0 {
 			t.Fatal("something is left")
 		}
 	}
 }
 
-func TestLongQueueGivesItsMemoryBack(t *testing.T) {
+// checkLists: every flow is either in its level's heap, where the heap knows it, or among the idle.
+func checkLists(t *testing.T, q *queue) {
+	t.Helper()
+	inHeaps := 0
+	for _, l := range q.levels {
+		for i, fi := range l.heap {
+			inHeaps++
+			f := &q.flows[fi]
+			if f.at != int32(i) || f.head == none || i > 0 && f.before(&q.flows[l.heap[(i-1)/2]]) {
+				t.Fatalf("the heap is out of order at %d", i)
+			}
+		}
+	}
+	idle := 0
+	for fi := q.idlest; fi != none; fi = q.flows[fi].next {
+		idle++
+		if q.flows[fi].at != none || q.flows[fi].head != none {
+			t.Fatal("an idle tenant has somebody waiting")
+		}
+	}
+	if idle != q.idle || idle+inHeaps != len(q.names) || idle > keptFlows {
+		t.Fatalf("%d idle tenants, %d counted, %d waiting, %d known", idle, q.idle, inHeaps, len(q.names))
+	}
+}
+
+func TestQueueGivesItsMemoryBack(t *testing.T) {
 	q := newQueue()
 	var all []*Ticket
-	for i := range 5000 {
-		k := &Ticket{}
+	for i := range 50_000 {
+		k := &Ticket{request: Request{Tenant: fmt.Sprint(i)}}
 		all = append(all, k)
-		q.push(k, fmt.Sprint(i%100))
+		q.push(k, 1)
 	}
 	for _, k := range all {
-		q.remove(k)
+		q.remove(k, 1)
 	}
-	if cap(q.nodes) != 0 || q.len() != 0 {
-		t.Errorf("room for %d tickets is kept", cap(q.nodes))
+	checkLists(t, &q)
+	if cap(q.nodes) != 0 || q.len() != 0 || len(q.names) != keptFlows || cap(q.levels[0].heap) != 0 {
+		t.Errorf("room for %d tickets and %d tenants is kept, %d tenants are remembered", cap(q.nodes), cap(q.levels[0].heap), len(q.names))
+	}
+	// Late news of a tenant that was forgotten is taken, and room is made for it.
+	q.charge(&Request{Tenant: "0"}, 1000, 10)
+	checkLists(t, &q)
+	if f := q.flows[q.names[flowName{tenant: "0"}]]; f.tag != 1000*tagScale || f.mean != 10*meanScale {
+		t.Errorf("the tenant has tag %d and mean %d", f.tag, f.mean)
 	}
 }
 

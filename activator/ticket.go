@@ -10,6 +10,12 @@ import (
 type Request struct {
 	// Tenant is whose turn it takes. Empty is a tenant like any other.
 	Tenant string
+	// Priority: what waits with a higher one goes first, but see ageAfter. From −9 to 9; what lies outside counts as the nearest.
+	Priority int
+	// Weight is the tenant's share among those of the same priority, from 1 to 1000. 0 means 1.
+	Weight int
+	// Work is what it asks of a replica.
+	Work Work
 	// Bytes is what it occupies while it waits. Negative counts as 0.
 	Bytes int64
 	// MaxWait ends the wait with ErrWaitTimeout. 0: no limit here.

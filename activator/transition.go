@@ -77,15 +77,15 @@ func (m *machine) leavingError() error {
 	return ErrShuttingDown
 }
 
-func (m *machine) onGranted(e event) {
+func (m *machine) onGranted(e event, now moment) {
 	m.asking = false
 	switch e.grant {
 	case grantFull:
 		m.blocked = true
 	case grantGone:
-		m.queue.remove(e.ticket)
+		m.queue.remove(e.ticket, now)
 	case grantOK:
-		m.queue.dispatched(e.ticket)
+		m.queue.dispatched(e.ticket, e.cost, now)
 	}
 }
 
@@ -181,7 +181,7 @@ func (m *machine) startFailed(s *slot, e event, now moment) {
 	m.becomeFor(s, Failed, now, "start failed", e.err)
 	m.forget(s)
 	if !m.live() {
-		m.giveUpAll()
+		m.giveUpAll(now)
 	}
 }
 
@@ -202,9 +202,9 @@ func (m *machine) fail(e event, permanent bool, now moment) {
 	m.failure.retryAt = now + m.backoff(m.failure.count, e.jitter)
 }
 
-func (m *machine) giveUpAll() {
-	for t := m.queue.next(); t != nil; t = m.queue.next() {
-		m.queue.dispatched(t)
+func (m *machine) giveUpAll(now moment) {
+	for t := m.queue.next(now); t != nil; t = m.queue.next(now) {
+		m.queue.remove(t, now)
 		// The owner, who knows the model's name, makes a *StartFailedError of the nil.
 		m.emit(effect{kind: effGiveUp, ticket: t})
 	}

@@ -392,6 +392,9 @@ func (w *world) access(i, choice int) {
 		w.send(event{kind: evCancel, ticket: w.sc.tickets[i]})
 	case pcServed:
 		t.pc = pcGiveUp
+		if w.sc.charges && t.ticket == ticketGranted {
+			w.send(event{kind: evCharge, ticket: w.sc.tickets[i], cost: 3 * firstOutput})
+		}
 		g := &w.gates[t.gate]
 		g.trueLast = w.now
 		if !w.mut.touchesLate {

@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
@@ -77,12 +78,16 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	if c.config.BackoffMin != c.config.BackoffMax {
 		u8(uint8(c.failure.count))
 	}
-	for ti, first := c.queue.turn, true; ti != none && (first || ti != c.queue.turn); ti, first = c.queue.tenants[ti].next, false {
-		for ni := c.queue.tenants[ti].head; ni != none; ni = c.queue.nodes[ni].next {
+	w.flows(func(f *flow, ahead int64) {
+		u8(f.name.tenant[0])
+		bit(f.fresh && f.at != none && w.sc.flows > 1)
+		u8(uint8(f.name.priority))
+		b = binary.AppendVarint(b, ahead)
+		for ni := f.head; ni != none; ni = c.queue.nodes[ni].next {
 			ticket(c.queue.nodes[ni].ticket)
 		}
 		u8(0xfe)
-	}
+	})
 	u8(uint8(w.queued))
 	for _, g := range w.open {
 		u8(uint8(g))
@@ -159,6 +164,45 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	b = append(b, byte(l.cancel), byte(l.crash), byte(l.startFail), byte(l.stopFail), byte(l.sleepFail), byte(l.wakeFail), byte(l.deny),
 		byte(l.update), byte(l.unload), byte(l.close), byte(l.hurry), byte(l.preempt), byte(l.scale), byte(l.adopt), byte(l.retry), byte(l.yield))
 	return [2]uint64{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}, b
+}
+
+// flows visits the queue's tenants in an order that does not depend on when they came, with how far each is ahead of the last one, or of
+// those who have not come yet. Times are too short here for anybody to be overdue or forgotten.
+func (w *world) flows(visit func(f *flow, ahead int64)) {
+	q := &w.core.queue
+	start := func(f *flow) int64 {
+		if f.at != none {
+			return f.tag
+		}
+		return max(f.tag, q.levels[f.level].virtual)
+	}
+	known := make([]*flow, 0, len(q.flows))
+	for i := range q.flows {
+		known = append(known, &q.flows[i])
+	}
+	slices.SortFunc(known, func(a, b *flow) int {
+		order := cmp.Or(-cmp.Compare(a.name.priority, b.name.priority), cmp.Compare(start(a), start(b)))
+		switch {
+		case order != 0:
+			return order
+		case a.at != none && b.at != none && a.fresh != b.fresh:
+			return cmp.Compare(b.at, a.at) // one of them is on top
+		case a.at != none && b.at != none:
+			return cmp.Compare(a.entry, b.entry)
+		case a.at != none || b.at != none: // those who wait first
+			return cmp.Compare(b.at, a.at)
+		}
+		return cmp.Compare(a.name.tenant, b.name.tenant)
+	})
+	for i, f := range known {
+		base := q.levels[f.level].virtual
+		if len(known) == w.sc.flows {
+			for base = start(f); i > 0 && known[i-1].level == f.level; i-- {
+				base = start(known[i-1])
+			}
+		}
+		visit(f, (start(f)-base)/tagScale)
+	}
 }
 
 // tidy drops words that nothing points to any more, so that they do not tell equal worlds apart.
@@ -250,9 +294,9 @@ func (w *world) ranks() (rank [8]uint8) {
 		}
 	}
 	q := &w.core.queue
-	for ti, first := q.turn, true; ti != none && (first || ti != q.turn); ti, first = q.tenants[ti].next, false {
+	for i := range q.flows {
 		at := 0
-		for ni := q.tenants[ti].head; ni != none; ni = q.nodes[ni].next {
+		for ni := q.flows[i].head; ni != none; ni = q.nodes[ni].next {
 			place(q.nodes[ni].ticket, at, 0)
 			at++
 		}

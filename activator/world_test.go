@@ -102,6 +102,7 @@ type thread struct {
 type ownerGrant struct {
 	stage uint8 // 0 none, 1 choose and load, 2 swap, 3 decide
 	t     int
+	cost  int64
 	gate  int
 	seen  word
 	next  word
@@ -125,23 +126,32 @@ type scenario struct {
 	name      string
 	config    Config
 	ledger    bool
-	permanent bool // failed starts are
-	coarse    bool // see world.thread
-	tenants   []string
-	hung      int // this many requests, from the last, never end by themselves
+	permanent bool     // failed starts are
+	coarse    bool     // see world.thread
+	tenants   []string // those in capital letters have a higher priority
+	charges   bool     // answers are longer than expected
+	hung      int      // this many requests, from the last, never end by themselves
 	bound     int
 	budget    budget
 	scaleTo   int
 	unwanted  bool // devices are denied because nobody wants them any more
 	mayFail   bool // requests may fail (a start failed or the model left)
 	tickets   []*Ticket
+	flows     int // different tenants
 }
 
 func (sc *scenario) prepare() {
 	sc.tickets = nil
+	names := map[string]bool{}
 	for _, tenant := range sc.tenants {
-		sc.tickets = append(sc.tickets, &Ticket{request: Request{Tenant: tenant}})
+		priority := 0
+		if tenant < "a" { // a capital letter
+			priority = 1
+		}
+		sc.tickets = append(sc.tickets, &Ticket{request: Request{Tenant: tenant, Priority: priority}})
+		names[tenant] = true
 	}
+	sc.flows = len(names)
 }
 
 func newWorld(sc *scenario, mut *mutant) *world {
@@ -160,7 +170,16 @@ func (w *world) copyTo(dst *world) {
 	dst.core.slots = append(old.core.slots[:0], w.core.slots...)
 	dst.core.out = old.core.out[:0]
 	dst.core.queue.nodes = append(old.core.queue.nodes[:0], w.core.queue.nodes...)
-	dst.core.queue.tenants = append(old.core.queue.tenants[:0], w.core.queue.tenants...)
+	dst.core.queue.flows = append(old.core.queue.flows[:0], w.core.queue.flows...)
+	dst.core.queue.levels = old.core.queue.levels[:0]
+	for i, l := range w.core.queue.levels {
+		var heap []int32
+		if i < len(old.core.queue.levels) {
+			heap = old.core.queue.levels[i].heap
+		}
+		l.heap = append(heap[:0], l.heap...)
+		dst.core.queue.levels = append(dst.core.queue.levels, l)
+	}
 	dst.core.queue.where = copyMap(old.core.queue.where, w.core.queue.where)
 	dst.core.queue.names = copyMap(old.core.queue.names, w.core.queue.names)
 	dst.open = append(old.open[:0], w.open...)
@@ -415,7 +434,7 @@ func (w *world) shared(f effect) {
 			}
 		}
 	case effGrant:
-		w.asking = ownerGrant{stage: 1, t: w.ticketIndex(f.ticket)}
+		w.asking = ownerGrant{stage: 1, t: w.ticketIndex(f.ticket), cost: f.cost}
 		w.grantStep()
 	case effObserve:
 		w.looking = ownerLook{stage: 1, id: f.id}
@@ -524,7 +543,7 @@ func (w *world) grantStep() {
 	a := &w.asking
 	t := &w.threads[a.t]
 	end := func(r grantResult) {
-		w.results = append(w.results, event{kind: evGranted, ticket: w.sc.tickets[a.t], grant: r})
+		w.results = append(w.results, event{kind: evGranted, ticket: w.sc.tickets[a.t], grant: r, cost: a.cost})
 		*a = ownerGrant{}
 	}
 	switch a.stage {
