@@ -8,7 +8,7 @@ func (q *queue) inOrder(now moment, visit func(t *Ticket, position int)) {
 		l := &q.levels[i]
 		order := make([]claim, len(l.heap)) // in the heap's order, which is right for them too
 		for j, fi := range l.heap {
-			order[j] = claim{tag: q.flows[fi].tag, entry: q.flows[fi].entry, fresh: q.flows[fi].fresh, flow: fi, node: q.flows[fi].head}
+			order[j] = claim{tag: q.lines[fi].tag, entry: q.lines[fi].entry, fresh: q.lines[fi].fresh, line: fi, node: q.lines[fi].head}
 		}
 		overdue := 0
 		for ni := l.oldest; ni != none && q.nodes[ni].at <= now-ageAfter; ni = q.nodes[ni].newer {
@@ -41,7 +41,7 @@ type claim struct {
 	tag   int64
 	entry uint64
 	fresh bool
-	flow  int32
+	line  int32
 	node  int32 // its next ticket
 }
 
@@ -76,7 +76,7 @@ func (f *foresight) next() *Ticket {
 func (f *foresight) take(l *foreseen) *Ticket {
 	c := &l.order[0]
 	node := &f.q.nodes[c.node]
-	t, fl := node.ticket, &f.q.flows[c.flow]
+	t, fl := node.ticket, &f.q.lines[c.line]
 	f.gone[c.node] = true
 	for l.oldest != none && f.gone[l.oldest] {
 		l.oldest = f.q.nodes[l.oldest].newer

@@ -3,41 +3,41 @@ package activator
 import "time"
 
 // queue holds the waiting tickets and says which is next: by strict priority, then by weighted fair queueing over work between the tenants of
-// a priority (flow.go), then first come, first served within a tenant. A lower priority that has waited long gets a turn now and then
+// a priority (line.go), then first come, first served within a tenant. A lower priority that has waited long gets a turn now and then
 // (age). Tickets are only identities here: what the queue learns of them it keeps itself. push, remove, dispatched and charge take
 // O(log t) time for t waiting tenants, next O(1). The zero value is not ready; see newQueue.
 type queue struct {
 	nodes  []queueNode
-	flows  []flow
+	lines  []line
 	levels []level           // one for each priority that was seen, at most maxPriority−minPriority+1
 	where  map[*Ticket]int32 // index into nodes
-	names  map[flowName]int32
+	names  map[lineName]int32
 	free   int32 // chain of unused nodes, through next
-	unused int32 // chain of unused flows, through next
+	unused int32 // chain of unused lines, through next
 
-	idlest, latest int32 // the flows that have nobody waiting, the longest idle first
+	idlest, latest int32 // the lines that have nobody waiting, the longest idle first
 	idle           int   // how many
 
 	mean    int64  // tokens of answers, of all tenants, times meanScale; 0: none was seen
-	entries uint64 // flows that began to wait so far
+	entries uint64 // lines that began to wait so far
 	passed  uint8  // dispatches since an overdue level had its turn, up to agedEvery-1
 	_       [0]func()
 }
 
 type queueNode struct {
 	ticket       *Ticket
-	prev, next   int32 // in the flow
+	prev, next   int32 // in the line
 	older, newer int32 // in the level
-	flow         int32
+	line         int32
 	at           moment // when it was pushed
 }
 
 // level is one priority.
 type level struct {
 	priority       int8
-	heap           []int32 // the flows that wait, the smallest tag on top
+	heap           []int32 // the lines that wait, the smallest tag on top
 	oldest, newest int32   // all of its tickets, as they came
-	virtual        int64   // the virtual time: the tag of the flow that was served last
+	virtual        int64   // the virtual time: the tag of the line that was served last
 	highest        int64   // the highest tag so far
 	last           moment  // when somebody waited here last
 }
@@ -52,13 +52,13 @@ const (
 	ageAfter  = 30 * time.Second
 	agedEvery = 8
 
-	// keptFlows is how many tenants are remembered that have nobody waiting, for each model: 100 KiB.
-	keptFlows = 1024
+	// keptLines is how many tenants are remembered that have nobody waiting, for each model: 100 KiB.
+	keptLines = 1024
 )
 
 func newQueue() queue {
 	return queue{
-		where: map[*Ticket]int32{}, names: map[flowName]int32{}, free: none, unused: none, idlest: none, latest: none,
+		where: map[*Ticket]int32{}, names: map[lineName]int32{}, free: none, unused: none, idlest: none, latest: none,
 		passed: agedEvery - 1,
 	}
 }
@@ -70,7 +70,7 @@ func (q *queue) push(t *Ticket, now moment) {
 	if _, twice := q.where[t]; twice {
 		return
 	}
-	fi := q.flowFor(&t.request)
+	fi := q.lineFor(&t.request)
 	ni := q.free
 	if ni == none {
 		ni = int32(len(q.nodes))
@@ -78,9 +78,9 @@ func (q *queue) push(t *Ticket, now moment) {
 	} else {
 		q.free = q.nodes[ni].next
 	}
-	f := &q.flows[fi]
+	f := &q.lines[fi]
 	l := &q.levels[f.level]
-	q.nodes[ni] = queueNode{ticket: t, prev: f.tail, next: none, older: l.newest, newer: none, flow: fi, at: now}
+	q.nodes[ni] = queueNode{ticket: t, prev: f.tail, next: none, older: l.newest, newer: none, line: fi, at: now}
 	if l.newest == none {
 		l.oldest = ni
 	} else {
@@ -105,7 +105,7 @@ func (q *queue) next(now moment) *Ticket {
 	if li == none {
 		return nil
 	}
-	return q.nodes[q.flows[q.levels[li].heap[0]].head].ticket
+	return q.nodes[q.lines[q.levels[li].heap[0]].head].ticket
 }
 
 // turn is the level whose turn it is; none if nobody waits.
@@ -153,7 +153,7 @@ func older(a moment, priority int8, b moment, than int8) bool {
 // cost is the work that a waiting ticket is expected to be; see Work.
 func (q *queue) cost(t *Ticket) int64 {
 	if ni, ok := q.where[t]; ok {
-		return q.expect(&q.flows[q.nodes[ni].flow], t.request.Work)
+		return q.expect(&q.lines[q.nodes[ni].line], t.request.Work)
 	}
 	return 0
 }
@@ -164,7 +164,7 @@ func (q *queue) dispatched(t *Ticket, cost int64, now moment) bool {
 	if !ok {
 		return false
 	}
-	f := &q.flows[q.nodes[ni].flow]
+	f := &q.lines[q.nodes[ni].line]
 	top := q.top()
 	switch {
 	case f.level != top:
@@ -187,7 +187,7 @@ func (q *queue) remove(t *Ticket, now moment) bool {
 	}
 	delete(q.where, t)
 	n := q.nodes[ni]
-	f := &q.flows[n.flow]
+	f := &q.lines[n.line]
 	l := &q.levels[f.level]
 	if n.prev == none {
 		f.head = n.next
@@ -213,7 +213,7 @@ func (q *queue) remove(t *Ticket, now moment) bool {
 	q.free = ni
 	l.last = now
 	if f.head == none {
-		q.leave(n.flow)
+		q.leave(n.line)
 	}
 	if len(q.where) == 0 && cap(q.nodes) > 1024 { // a long queue's memory is not kept for ever
 		q.nodes, q.free, q.where = nil, none, map[*Ticket]int32{}

@@ -9,7 +9,7 @@ import (
 
 // plainQueue is the queue as one would write it without a thought for time.
 type plainQueue struct {
-	flows   map[flowName]*plainFlow
+	lines   map[lineName]*plainLine
 	levels  map[int8]*plainLevel
 	waiting []plainTicket // as they came
 	mean    int64
@@ -19,12 +19,12 @@ type plainQueue struct {
 
 type plainTicket struct {
 	ticket *Ticket
-	flow   *plainFlow
+	line   *plainLine
 	at     moment
 }
 
-type plainFlow struct {
-	name        flowName
+type plainLine struct {
+	name        lineName
 	tag, weight int64
 	entry       int
 	mean        int64
@@ -37,29 +37,29 @@ type plainLevel struct {
 }
 
 func newPlainQueue() *plainQueue {
-	return &plainQueue{flows: map[flowName]*plainFlow{}, levels: map[int8]*plainLevel{}, passed: agedEvery - 1}
+	return &plainQueue{lines: map[lineName]*plainLine{}, levels: map[int8]*plainLevel{}, passed: agedEvery - 1}
 }
 
-func (p *plainQueue) flowOf(r *Request) *plainFlow {
-	name := flowName{r.Tenant, int8(r.Priority)}
+func (p *plainQueue) lineOf(r *Request) *plainLine {
+	name := lineName{r.Tenant, int8(r.Priority)}
 	if p.levels[name.priority] == nil {
 		p.levels[name.priority] = &plainLevel{}
 	}
-	f := p.flows[name]
+	f := p.lines[name]
 	if f == nil {
-		f = &plainFlow{name: name}
-		p.flows[name] = f
+		f = &plainLine{name: name}
+		p.lines[name] = f
 	}
 	f.weight = int64(max(1, r.Weight))
 	return f
 }
 
-func (p *plainQueue) level(f *plainFlow) *plainLevel { return p.levels[f.name.priority] }
+func (p *plainQueue) level(f *plainLine) *plainLevel { return p.levels[f.name.priority] }
 
 // heads are the first tickets of a level's tenants.
 func (p *plainQueue) heads(priority int8) (heads []plainTicket) {
 	for _, w := range p.waiting {
-		if w.flow.name.priority == priority && !slices.ContainsFunc(heads, func(h plainTicket) bool { return h.flow == w.flow }) {
+		if w.line.name.priority == priority && !slices.ContainsFunc(heads, func(h plainTicket) bool { return h.line == w.line }) {
 			heads = append(heads, w)
 		}
 	}
@@ -67,13 +67,13 @@ func (p *plainQueue) heads(priority int8) (heads []plainTicket) {
 }
 
 func (p *plainQueue) push(t *Ticket, now moment) {
-	f := p.flowOf(&t.request)
-	if !slices.ContainsFunc(p.waiting, func(w plainTicket) bool { return w.flow == f }) {
+	f := p.lineOf(&t.request)
+	if !slices.ContainsFunc(p.waiting, func(w plainTicket) bool { return w.line == f }) {
 		l := p.level(f)
 		start := l.virtual
 		heads := p.heads(f.name.priority)
 		if len(heads) > 0 {
-			start = min(start, slices.MinFunc(heads, plainTicket.compare).flow.tag)
+			start = min(start, slices.MinFunc(heads, plainTicket.compare).line.tag)
 		}
 		if len(heads) == 0 && now-l.last >= forgetAfter {
 			l.virtual = max(l.virtual, l.highest)
@@ -90,22 +90,22 @@ func (p *plainQueue) push(t *Ticket, now moment) {
 func (p *plainQueue) remove(t *Ticket, now moment) {
 	i := slices.IndexFunc(p.waiting, func(w plainTicket) bool { return w.ticket == t })
 	if i >= 0 {
-		p.level(p.waiting[i].flow).last = now
+		p.level(p.waiting[i].line).last = now
 		p.waiting = slices.Delete(p.waiting, i, i+1)
 	}
 }
 
 func (a plainTicket) compare(b plainTicket) int {
-	if a.flow.fresh != b.flow.fresh {
-		if a.flow.fresh {
+	if a.line.fresh != b.line.fresh {
+		if a.line.fresh {
 			return -1
 		}
 		return 1
 	}
-	if a.flow.tag != b.flow.tag && !a.flow.fresh {
-		return int(a.flow.tag - b.flow.tag)
+	if a.line.tag != b.line.tag && !a.line.fresh {
+		return int(a.line.tag - b.line.tag)
 	}
-	return a.flow.entry - b.flow.entry
+	return a.line.entry - b.line.entry
 }
 
 // choose gives the next ticket, and whether it passes a higher priority, and whether an overdue one was passed.
@@ -115,16 +115,16 @@ func (p *plainQueue) choose(now moment) (next *plainTicket, passes, overdue bool
 	}
 	top, aged := int8(minPriority), (*plainTicket)(nil)
 	for _, w := range p.waiting {
-		top = max(top, w.flow.name.priority)
+		top = max(top, w.line.name.priority)
 	}
 	for i, w := range p.waiting {
-		if w.flow.name.priority != top && now-w.at >= ageAfter && (aged == nil || w.at == aged.at && w.flow.name.priority > aged.flow.name.priority) { // they are in the order of age
+		if w.line.name.priority != top && now-w.at >= ageAfter && (aged == nil || w.at == aged.at && w.line.name.priority > aged.line.name.priority) { // they are in the order of age
 			aged = &p.waiting[i]
 		}
 	}
 	priority := top
 	if aged != nil && p.passed >= agedEvery-1 {
-		priority = aged.flow.name.priority
+		priority = aged.line.name.priority
 	}
 	heads := p.heads(priority)
 	best := slices.MinFunc(heads, plainTicket.compare)
@@ -142,15 +142,15 @@ func (p *plainQueue) dispatch(now moment) *Ticket {
 	case overdue:
 		p.passed = min(p.passed+1, agedEvery-1)
 	}
-	l := p.level(next.flow)
-	l.virtual = max(l.virtual, next.flow.tag)
-	next.flow.fresh = false
-	p.add(next.flow, p.cost(next.flow, next.ticket.request.Work))
+	l := p.level(next.line)
+	l.virtual = max(l.virtual, next.line.tag)
+	next.line.fresh = false
+	p.add(next.line, p.cost(next.line, next.ticket.request.Work))
 	p.remove(next.ticket, now)
 	return next.ticket
 }
 
-func (p *plainQueue) cost(f *plainFlow, w Work) int64 {
+func (p *plainQueue) cost(f *plainLine, w Work) int64 {
 	output := int64(firstOutput)
 	if f.mean > 0 {
 		output = f.mean / meanScale
@@ -163,14 +163,14 @@ func (p *plainQueue) cost(f *plainFlow, w Work) int64 {
 	return max(1, w.Prompt+output)
 }
 
-func (p *plainQueue) add(f *plainFlow, work int64) {
+func (p *plainQueue) add(f *plainLine, work int64) {
 	f.tag = max(0, f.tag+work*tagScale/f.weight)
 	f.fresh = f.fresh && f.tag <= p.level(f).virtual
 	p.level(f).highest = max(p.level(f).highest, f.tag)
 }
 
 func (p *plainQueue) charge(r *Request, difference, output int64) {
-	f := p.flowOf(r)
+	f := p.lineOf(r)
 	if f.tag == 0 {
 		f.tag = p.level(f).virtual
 	}
@@ -253,27 +253,27 @@ func TestQueueIsAsThePlainOne(t *testing.T) {
 	}
 }
 
-// checkLists: every flow is either in its level's heap, where the heap knows it, or among the idle.
+// checkLists: every line is either in its level's heap, where the heap knows it, or among the idle.
 func checkLists(t *testing.T, q *queue) {
 	t.Helper()
 	inHeaps := 0
 	for _, l := range q.levels {
 		for i, fi := range l.heap {
 			inHeaps++
-			f := &q.flows[fi]
-			if f.at != int32(i) || f.head == none || i > 0 && f.before(&q.flows[l.heap[(i-1)/2]]) {
+			f := &q.lines[fi]
+			if f.at != int32(i) || f.head == none || i > 0 && f.before(&q.lines[l.heap[(i-1)/2]]) {
 				t.Fatalf("the heap is out of order at %d", i)
 			}
 		}
 	}
 	idle := 0
-	for fi := q.idlest; fi != none; fi = q.flows[fi].next {
+	for fi := q.idlest; fi != none; fi = q.lines[fi].next {
 		idle++
-		if q.flows[fi].at != none || q.flows[fi].head != none {
+		if q.lines[fi].at != none || q.lines[fi].head != none {
 			t.Fatal("an idle tenant has somebody waiting")
 		}
 	}
-	if idle != q.idle || idle+inHeaps != len(q.names) || idle > keptFlows {
+	if idle != q.idle || idle+inHeaps != len(q.names) || idle > keptLines {
 		t.Fatalf("%d idle tenants, %d counted, %d waiting, %d known", idle, q.idle, inHeaps, len(q.names))
 	}
 }
@@ -290,13 +290,13 @@ func TestQueueGivesItsMemoryBack(t *testing.T) {
 		q.remove(k, 1)
 	}
 	checkLists(t, &q)
-	if cap(q.nodes) != 0 || q.len() != 0 || len(q.names) != keptFlows || cap(q.levels[0].heap) != 0 {
+	if cap(q.nodes) != 0 || q.len() != 0 || len(q.names) != keptLines || cap(q.levels[0].heap) != 0 {
 		t.Errorf("room for %d tickets and %d tenants is kept, %d tenants are remembered", cap(q.nodes), cap(q.levels[0].heap), len(q.names))
 	}
 	// Late news of a tenant that was forgotten is taken, and room is made for it.
 	q.charge(&Request{Tenant: "0"}, 1000, 10)
 	checkLists(t, &q)
-	if f := q.flows[q.names[flowName{tenant: "0"}]]; f.tag != 1000*tagScale || f.mean != 10*meanScale {
+	if f := q.lines[q.names[lineName{tenant: "0"}]]; f.tag != 1000*tagScale || f.mean != 10*meanScale {
 		t.Errorf("the tenant has tag %d and mean %d", f.tag, f.mean)
 	}
 }

@@ -78,9 +78,9 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	if c.config.BackoffMin != c.config.BackoffMax {
 		u8(uint8(c.failure.count))
 	}
-	w.flows(func(f *flow, ahead int64) {
+	w.lines(func(f *line, ahead int64) {
 		u8(f.name.tenant[0])
-		bit(f.fresh && f.at != none && w.sc.flows > 1)
+		bit(f.fresh && f.at != none && w.sc.lines > 1)
 		u8(uint8(f.name.priority))
 		b = binary.AppendVarint(b, ahead)
 		for ni := f.head; ni != none; ni = c.queue.nodes[ni].next {
@@ -166,21 +166,21 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 	return [2]uint64{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}, b
 }
 
-// flows visits the queue's tenants in an order that does not depend on when they came, with how far each is ahead of the last one, or of
+// lines visits the queue's tenants in an order that does not depend on when they came, with how far each is ahead of the last one, or of
 // those who have not come yet. Times are too short here for anybody to be overdue or forgotten.
-func (w *world) flows(visit func(f *flow, ahead int64)) {
+func (w *world) lines(visit func(f *line, ahead int64)) {
 	q := &w.core.queue
-	start := func(f *flow) int64 {
+	start := func(f *line) int64 {
 		if f.at != none {
 			return f.tag
 		}
 		return max(f.tag, q.levels[f.level].virtual)
 	}
-	known := make([]*flow, 0, len(q.flows))
-	for i := range q.flows {
-		known = append(known, &q.flows[i])
+	known := make([]*line, 0, len(q.lines))
+	for i := range q.lines {
+		known = append(known, &q.lines[i])
 	}
-	slices.SortFunc(known, func(a, b *flow) int {
+	slices.SortFunc(known, func(a, b *line) int {
 		order := cmp.Or(-cmp.Compare(a.name.priority, b.name.priority), cmp.Compare(start(a), start(b)))
 		switch {
 		case order != 0:
@@ -196,7 +196,7 @@ func (w *world) flows(visit func(f *flow, ahead int64)) {
 	})
 	for i, f := range known {
 		base := q.levels[f.level].virtual
-		if len(known) == w.sc.flows {
+		if len(known) == w.sc.lines {
 			for base = start(f); i > 0 && known[i-1].level == f.level; i-- {
 				base = start(known[i-1])
 			}
@@ -294,9 +294,9 @@ func (w *world) ranks() (rank [8]uint8) {
 		}
 	}
 	q := &w.core.queue
-	for i := range q.flows {
+	for i := range q.lines {
 		at := 0
-		for ni := q.flows[i].head; ni != none; ni = q.nodes[ni].next {
+		for ni := q.lines[i].head; ni != none; ni = q.nodes[ni].next {
 			place(q.nodes[ni].ticket, at, 0)
 			at++
 		}

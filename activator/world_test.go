@@ -137,7 +137,7 @@ type scenario struct {
 	unwanted  bool // devices are denied because nobody wants them any more
 	mayFail   bool // requests may fail (a start failed or the model left)
 	tickets   []*Ticket
-	flows     int // different tenants
+	lines     int // different tenants
 }
 
 func (sc *scenario) prepare() {
@@ -151,7 +151,7 @@ func (sc *scenario) prepare() {
 		sc.tickets = append(sc.tickets, &Ticket{request: Request{Tenant: tenant, Priority: priority}})
 		names[tenant] = true
 	}
-	sc.flows = len(names)
+	sc.lines = len(names)
 }
 
 func newWorld(sc *scenario, mut *mutant) *world {
@@ -170,7 +170,7 @@ func (w *world) copyTo(dst *world) {
 	dst.core.slots = append(old.core.slots[:0], w.core.slots...)
 	dst.core.out = old.core.out[:0]
 	dst.core.queue.nodes = append(old.core.queue.nodes[:0], w.core.queue.nodes...)
-	dst.core.queue.flows = append(old.core.queue.flows[:0], w.core.queue.flows...)
+	dst.core.queue.lines = append(old.core.queue.lines[:0], w.core.queue.lines...)
 	dst.core.queue.levels = old.core.queue.levels[:0]
 	for i, l := range w.core.queue.levels {
 		var heap []int32

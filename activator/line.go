@@ -34,14 +34,14 @@ const (
 	defaultWeight, maxWeight = 1, 1000
 )
 
-type flowName struct {
+type lineName struct {
 	tenant   string
 	priority int8
 }
 
-// flow is one tenant's part of one level.
-type flow struct {
-	name       flowName
+// line is one tenant's part of one level.
+type line struct {
+	name       lineName
 	level      int32
 	head, tail int32 // its tickets
 	prev, next int32 // among the idle ones
@@ -55,25 +55,25 @@ type flow struct {
 	mean  int64 // as queue.mean, of this tenant alone
 }
 
-// flowFor finds a request's flow, or makes it.
-func (q *queue) flowFor(r *Request) int32 {
-	name := flowName{r.Tenant, int8(min(max(r.Priority, minPriority), maxPriority))}
+// lineFor finds a request's line, or makes it.
+func (q *queue) lineFor(r *Request) int32 {
+	name := lineName{r.Tenant, int8(min(max(r.Priority, minPriority), maxPriority))}
 	weight := int32(min(max(r.Weight, 0), maxWeight))
 	if weight == 0 {
 		weight = defaultWeight
 	}
 	if fi, ok := q.names[name]; ok {
-		q.flows[fi].weight = weight // it may have been changed
+		q.lines[fi].weight = weight // it may have been changed
 		return fi
 	}
 	fi := q.unused
 	if fi == none {
-		fi = int32(len(q.flows))
-		q.flows = append(q.flows, flow{})
+		fi = int32(len(q.lines))
+		q.lines = append(q.lines, line{})
 	} else {
-		q.unused = q.flows[fi].next
+		q.unused = q.lines[fi].next
 	}
-	q.flows[fi] = flow{name: name, level: q.levelFor(name.priority), head: none, tail: none, at: none, weight: weight}
+	q.lines[fi] = line{name: name, level: q.levelFor(name.priority), head: none, tail: none, at: none, weight: weight}
 	q.names[name] = fi
 	q.setIdle(fi)
 	return fi
@@ -89,14 +89,14 @@ func (q *queue) levelFor(priority int8) int32 {
 	return int32(len(q.levels) - 1)
 }
 
-// enter has a flow take part, now that somebody waits.
+// enter has a line take part, now that somebody waits.
 func (q *queue) enter(fi int32, now moment) {
-	f := &q.flows[fi]
+	f := &q.lines[fi]
 	l := &q.levels[f.level]
 	from := l.virtual
 	switch {
 	case len(l.heap) > 0: // some may be owed time, because they were charged too much
-		from = min(from, q.flows[l.heap[0]].tag)
+		from = min(from, q.lines[l.heap[0]].tag)
 	case now-l.last >= forgetAfter:
 		l.virtual = max(l.virtual, l.highest)
 		from = l.virtual
@@ -111,13 +111,13 @@ func (q *queue) enter(fi int32, now moment) {
 	q.up(l, int(f.at))
 }
 
-// leave ends a flow's part. It is remembered: coming and going settles no debts.
+// leave ends a line's part. It is remembered: coming and going settles no debts.
 func (q *queue) leave(fi int32) {
-	f := &q.flows[fi]
+	f := &q.lines[fi]
 	l := &q.levels[f.level]
 	at, end := int(f.at), len(l.heap)-1
 	l.heap[at] = l.heap[end]
-	q.flows[l.heap[at]].at = int32(at)
+	q.lines[l.heap[at]].at = int32(at)
 	l.heap = l.heap[:end]
 	f.at = none
 	if at < end {
@@ -127,41 +127,41 @@ func (q *queue) leave(fi int32) {
 		l.heap = nil
 	}
 	q.setIdle(fi)
-	for q.idle > keptFlows {
+	for q.idle > keptLines {
 		q.drop(q.idlest)
 	}
 }
 
-// drop forgets an idle flow.
+// drop forgets an idle line.
 func (q *queue) drop(fi int32) {
 	q.unsetIdle(fi)
-	delete(q.names, q.flows[fi].name)
-	q.flows[fi] = flow{next: q.unused, at: none, head: none, tail: none}
+	delete(q.names, q.lines[fi].name)
+	q.lines[fi] = line{next: q.unused, at: none, head: none, tail: none}
 	q.unused = fi
 }
 
 func (q *queue) setIdle(fi int32) {
-	q.flows[fi].prev, q.flows[fi].next = q.latest, none
+	q.lines[fi].prev, q.lines[fi].next = q.latest, none
 	if q.latest == none {
 		q.idlest = fi
 	} else {
-		q.flows[q.latest].next = fi
+		q.lines[q.latest].next = fi
 	}
 	q.latest = fi
 	q.idle++
 }
 
 func (q *queue) unsetIdle(fi int32) {
-	f := &q.flows[fi]
+	f := &q.lines[fi]
 	if f.prev == none {
 		q.idlest = f.next
 	} else {
-		q.flows[f.prev].next = f.next
+		q.lines[f.prev].next = f.next
 	}
 	if f.next == none {
 		q.latest = f.prev
 	} else {
-		q.flows[f.next].prev = f.prev
+		q.lines[f.next].prev = f.prev
 	}
 	q.idle--
 }
@@ -169,7 +169,7 @@ func (q *queue) unsetIdle(fi int32) {
 // charge corrects what a dispatched request was charged by the difference to what it was (negative: it was less), and learns from a
 // whole answer of output tokens (0: nothing is to be learned). The tenant may have been forgotten meanwhile.
 func (q *queue) charge(r *Request, difference, output int64) {
-	f := &q.flows[q.flowFor(r)]
+	f := &q.lines[q.lineFor(r)]
 	l := &q.levels[f.level]
 	if f.tag == 0 { // it was forgotten, as were its debts
 		f.tag = l.virtual
@@ -180,7 +180,7 @@ func (q *queue) charge(r *Request, difference, output int64) {
 		f.mean = blend(f.mean, output)
 		q.mean = blend(q.mean, output)
 	}
-	for q.idle > keptFlows {
+	for q.idle > keptLines {
 		q.drop(q.idlest)
 	}
 }
@@ -192,8 +192,8 @@ func blend(mean, seen int64) int64 {
 	return max(1, mean+(seen-mean)/meanShare)
 }
 
-// addTo moves a flow's tag by work.
-func (q *queue) addTo(f *flow, work int64) {
+// addTo moves a line's tag by work.
+func (q *queue) addTo(f *line, work int64) {
 	f.tag = max(0, f.tag+work*tagScale/int64(f.weight))
 	l := &q.levels[f.level]
 	l.highest = max(l.highest, f.tag)
@@ -204,7 +204,7 @@ func (q *queue) addTo(f *flow, work int64) {
 }
 
 // expect is what a request is charged when it is dispatched: its prompt, and the answer that the tenant's earlier ones let expect.
-func (q *queue) expect(f *flow, w Work) int64 {
+func (q *queue) expect(f *line, w Work) int64 {
 	output := int64(firstOutput)
 	switch {
 	case f.mean > 0:
@@ -219,7 +219,7 @@ func (q *queue) expect(f *flow, w Work) int64 {
 }
 
 // before is the order of the heap.
-func (f *flow) before(o *flow) bool {
+func (f *line) before(o *line) bool {
 	switch {
 	case f.fresh != o.fresh:
 		return f.fresh
@@ -238,7 +238,7 @@ func (q *queue) fix(l *level, i int) {
 func (q *queue) up(l *level, i int) {
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !q.flows[l.heap[i]].before(&q.flows[l.heap[parent]]) {
+		if !q.lines[l.heap[i]].before(&q.lines[l.heap[parent]]) {
 			return
 		}
 		q.swap(l, i, parent)
@@ -252,10 +252,10 @@ func (q *queue) down(l *level, i int) (moved bool) {
 		if least >= len(l.heap) {
 			return moved
 		}
-		if right := least + 1; right < len(l.heap) && q.flows[l.heap[right]].before(&q.flows[l.heap[least]]) {
+		if right := least + 1; right < len(l.heap) && q.lines[l.heap[right]].before(&q.lines[l.heap[least]]) {
 			least = right
 		}
-		if !q.flows[l.heap[least]].before(&q.flows[l.heap[i]]) {
+		if !q.lines[l.heap[least]].before(&q.lines[l.heap[i]]) {
 			return moved
 		}
 		q.swap(l, i, least)
@@ -265,5 +265,5 @@ func (q *queue) down(l *level, i int) (moved bool) {
 
 func (q *queue) swap(l *level, i, j int) {
 	l.heap[i], l.heap[j] = l.heap[j], l.heap[i]
-	q.flows[l.heap[i]].at, q.flows[l.heap[j]].at = int32(i), int32(j)
+	q.lines[l.heap[i]].at, q.lines[l.heap[j]].at = int32(i), int32(j)
 }
