@@ -1,0 +1,232 @@
+package weights
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"pilotlight/backends"
+	"pilotlight/backends/store"
+	"pilotlight/internal/testtools/hubtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newKeeper(t *testing.T, dir string) (*Keeper, *store.Store) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s, err := store.New(store.Options{Path: dir, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(s, log), s
+}
+
+// env is a hub's address and token as variables.
+func env(hub *hubtest.Hub, token string) func(string) (string, bool) {
+	vars := map[string]string{"HF_ENDPOINT": hub.Front.URL, "HF_TOKEN": token}
+	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
+}
+
+func hold(t *testing.T, k *Keeper, r Request) *Held {
+	t.Helper()
+	h, err := k.Hold(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func TestHoldFetchesOnceAndThenNeedsNobody(t *testing.T) {
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Token = "hf_secret"
+	hub.Fill()
+	k, s := newKeeper(t, dir)
+	r := Request{Weights: backends.Weights{Origin: hub.Repo, Name: "chat"}, Who: "chat replica 1", Env: env(hub, "hf_secret")}
+	var wait sync.WaitGroup
+	for range 5 {
+		wait.Go(func() {
+			h, err := k.Hold(context.Background(), r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if want := int64(len(hub.Files["model-1.safetensors"]) + len(hub.Files["model-2.safetensors"])); hub.BytesServed() != want {
+		t.Errorf("%d bytes were fetched, want %d", hub.BytesServed(), want)
+	}
+	hub.Front.Close()
+	h := hold(t, k, r)
+	text, err := os.ReadFile(filepath.Join(h.Path, "config.json"))
+	if err != nil || string(text) != string(hub.Files["config.json"]) {
+		t.Errorf("config.json: %q, %v", text, err)
+	}
+	if h.File() == nil {
+		t.Error("nothing to inherit")
+	}
+	if _, err := s.Remove(t.Context(), hub.Repo); !errors.Is(err, store.ErrInUse) || !strings.Contains(err.Error(), "chat replica 1") {
+		t.Errorf("Remove: %v", err)
+	}
+	// By the name alone, as store:chat does.
+	byName := hold(t, k, Request{Weights: backends.Weights{Name: "chat"}})
+	if byName.Path != h.Path {
+		t.Errorf("by name: %s, want %s", byName.Path, h.Path)
+	}
+	if found, err := k.Find(backends.Weights{Name: "chat"}); err != nil || found.Path != h.Path {
+		t.Errorf("Find: %+v, %v", found, err)
+	}
+}
+
+func TestIfPresentFetchesNothing(t *testing.T) {
+	hub, dir := hubtest.New(t), t.TempDir()
+	hub.Fill()
+	k, _ := newKeeper(t, dir)
+	r := Request{Weights: backends.Weights{Origin: hub.Repo, IfPresent: true}, Env: env(hub, "")}
+	if h, err := k.Hold(t.Context(), r); h != nil || err != nil {
+		t.Errorf("got %v, %v", h, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "models--org--model")); err == nil {
+		t.Error("a look left a folder")
+	}
+	// A choice of files that somebody has fetched counts as all that is needed.
+	chosen := r
+	chosen.Weights = backends.Weights{Origin: hub.Repo, Exclude: []string{"copy*"}}
+	if _, err := k.Fetch(t.Context(), chosen); err != nil {
+		t.Fatal(err)
+	}
+	h := hold(t, k, r)
+	if h == nil || len(h.Files) != 5 {
+		t.Errorf("got %+v", h)
+	}
+}
+
+func TestFetchSeesThatABranchHasMoved(t *testing.T) {
+	hub := hubtest.New(t)
+	hub.Fill()
+	k, _ := newKeeper(t, t.TempDir())
+	r := Request{Weights: backends.Weights{Origin: hub.Repo}, Env: env(hub, "")}
+	before, err := k.Fetch(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub.Mu.Lock()
+	hub.Commit = strings.Repeat("cd", 20)
+	hub.Mu.Unlock()
+	hub.Add("config.json", []byte("{}"), false)
+	if h := hold(t, k, r); h.Path != before.Path {
+		t.Errorf("a start asked the hub: %s", h.Path)
+	}
+	after, err := k.Fetch(t.Context(), r)
+	if err != nil || after.Commit != hub.Commit {
+		t.Errorf("Fetch: %+v, %v", after, err)
+	}
+}
+
+func TestFailuresAreClassified(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		arrange   func(hub *hubtest.Hub)
+		weights   backends.Weights
+		class     backends.Class
+		permanent bool
+	}{
+		{"gated", func(h *hubtest.Hub) { h.Refusals = map[string]int{"GatedRepo": http.StatusForbidden} }, backends.Weights{Origin: "org/model"}, backends.ClassGated, true},
+		{"missing", func(*hubtest.Hub) {}, backends.Weights{Origin: "org/other"}, backends.ClassModelNotFound, true},
+		{"revision", func(*hubtest.Hub) {}, backends.Weights{Origin: "org/model", Revision: "v9"}, backends.ClassModelNotFound, true},
+		{"patterns", func(*hubtest.Hub) {}, backends.Weights{Origin: "org/model", Include: []string{"*.gguf"}}, backends.ClassModelNotFound, true},
+		{"hash", func(h *hubtest.Hub) {
+			h.Lies["model-1.safetensors"] = hubtest.Noise(9, len(h.Files["model-1.safetensors"]))
+		}, backends.Weights{Origin: "org/model"}, backends.ClassUnreachable, false},
+		{"name", func(*hubtest.Hub) {}, backends.Weights{Name: "nobody"}, backends.ClassModelNotFound, false},
+		{"folder", func(*hubtest.Hub) {}, backends.Weights{Origin: "/does/not/exist"}, backends.ClassModelNotFound, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hub := hubtest.New(t)
+			hub.Fill()
+			c.arrange(hub)
+			k, _ := newKeeper(t, t.TempDir())
+			_, err := k.Hold(t.Context(), Request{Weights: c.weights, Env: env(hub, "hf_secret")})
+			var f *backends.Failure
+			if !errors.As(err, &f) || f.Class != c.class || f.Permanent != c.permanent || f.Message == "" {
+				t.Errorf("got %+v, want class %s, permanent %t", err, c.class, c.permanent)
+			}
+			if f != nil {
+				for _, secret := range []string{"hf_secret", hub.Front.URL, "/does/not"} {
+					if strings.Contains(f.Message+f.Advice, secret) {
+						t.Errorf("clients are told %s", secret)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestWhoLeavesEndsTheDownload(t *testing.T) {
+	hub := hubtest.New(t)
+	hub.Fill()
+	began := make(chan struct{}, 100)
+	hub.FailWith(func(_ http.ResponseWriter, r *http.Request) bool {
+		began <- struct{}{}
+		<-r.Context().Done()
+		return true
+	})
+	k, s := newKeeper(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-began; cancel() }()
+	_, err := k.Hold(ctx, Request{Weights: backends.Weights{Origin: hub.Repo}, Env: env(hub, "")})
+	var f *backends.Failure
+	if !errors.As(err, &f) || f.Class != backends.ClassStopped || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if models, err := s.Models(); err != nil || len(models) != 1 || len(models[0].Users) != 0 {
+		t.Errorf("left: %+v, %v", models, err)
+	}
+}
+
+func TestPace(t *testing.T) {
+	var p pace
+	report := func(at time.Duration, done int64) Progress {
+		return p.note(store.Progress{Phase: store.Downloading, Bytes: 1000e6, BytesDone: done}, at)
+	}
+	if got := report(0, 400e6); got.Rate != 0 || got.Left != 0 || got.Detail() != "400 MB of 1.0 GB" {
+		t.Errorf("at first: %+v", got)
+	}
+	var got Progress
+	for i := 1; i <= 100; i++ { // 10 MB/s for 20 s
+		got = report(time.Duration(i)*200*time.Millisecond, 400e6+int64(i)*2e6)
+	}
+	if got.Rate < 9.9e6 || got.Rate > 10.1e6 || got.Left < 39*time.Second || got.Left > 41*time.Second {
+		t.Errorf("at 10 MB/s: %+v", got)
+	}
+	for i := 1; i <= 60; i++ { // then 20 MB/s
+		got = report(20*time.Second+time.Duration(i)*200*time.Millisecond, 600e6+int64(i)*4e6)
+	}
+	if got.Rate < 19e6 || got.Rate > 21e6 {
+		t.Errorf("at 20 MB/s: %+v", got)
+	}
+	if n := len(p.samples); n > int(paceOver/paceStep)+2 {
+		t.Errorf("%d samples are kept", n)
+	}
+	if got := p.note(store.Progress{Phase: store.Asking}, time.Minute); got.Rate != 0 || got.Detail() == "" {
+		t.Errorf("while asking: %+v", got)
+	}
+}
