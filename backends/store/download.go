@@ -69,6 +69,8 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 		}
 		d.todo = append(d.todo, t)
 		need += t.Size - onDisk(dir, t.key)
+		t.counted = marked(dir.root, t.key, t.Size)
+		m.update(func(p *Progress) { p.BytesDone += t.counted })
 	}
 	// Small files first: they are what an engine looks at first, and large ones keep all connections busy at the end.
 	slices.SortFunc(d.todo, func(a, b *transfer) int { return cmp.Or(cmp.Compare(a.Size, b.Size), cmp.Compare(a.Path, b.Path)) })
@@ -222,7 +224,7 @@ func (d *download) finished(t *transfer, blob string) {
 	d.meter.update(func(p *Progress) {
 		p.FilesDone += len(t.paths)
 		if t.partial == nil {
-			p.BytesDone += t.Size
+			p.BytesDone += t.Size - t.counted // the rest came elsewhere
 		}
 		p.BytesDone += t.Size * int64(len(t.paths)-1)
 	})

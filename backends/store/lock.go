@@ -18,7 +18,8 @@ const lockPoll = 50 * time.Millisecond
 // lock waits for an exclusive flock(2) on path, which is made if missing, and returns how to give it back. The kernel drops it with its
 // owner, so a killed process leaves nothing to clear away. It conflicts within this process, too. The hub's client locks the same way
 // (filelock on Unix) and may unlink the file on release, so a lock on a file that is no longer at path does not count.
-func lock(ctx context.Context, path string) (release func() error, err error) {
+// waiting is called each time that somebody else was found to hold it.
+func lock(ctx context.Context, path string, waiting func()) (release func() error, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err
 	}
@@ -27,12 +28,33 @@ func lock(ctx context.Context, path string) (release func() error, err error) {
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
 			return release, err
 		}
+		waiting()
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for another download of the same: %w", context.Cause(ctx))
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// ErrNoLocks is a file system that does not lock files, so that two processes would write to the same ones.
+var ErrNoLocks = errors.New("the store's file system does not lock files (flock); put the store on a local disk, or mount the file system with locks")
+
+// flock locks f without waiting; unix.EWOULDBLOCK is a lock that somebody holds.
+func flock(f *os.File, how int) error {
+	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	for err == unix.EINTR {
+		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	}
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOSYS, unix.ENOTSUP, unix.ENOLCK, unix.EINVAL, unix.EBADF:
+		// What network and FUSE file systems say that have no flock(2): Lustre without -o flock ENOSYS, NFS without a lock daemon ENOLCK, and
+		// NFS EBADF where it turns flock into a lock by range of a file that cannot be written.
+		err = fmt.Errorf("%w: %w", ErrNoLocks, err)
+	}
+	return fmt.Errorf("locking %s: %w", f.Name(), err)
 }
 
 // tryLock is lock that does not wait; a held lock is unix.EWOULDBLOCK.
@@ -42,8 +64,8 @@ func tryLock(path string) (release func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	if err := flock(f, unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	held, err := f.Stat()
 	if err != nil {

@@ -47,8 +47,7 @@ type partial struct {
 func openPartial(root *os.Root, key string, file File) (p *partial, err error) {
 	p = &partial{
 		name: partials + "/" + key, size: file.Size, durable: !file.hashed(),
-		header: fmt.Sprintf("pilotlight partial 1 %d %d\n", file.Size, chunk),
-		done:   make([]bool, (file.Size+chunk-1)/chunk),
+		header: marksHeader(file.Size), done: make([]bool, chunks(file.Size)),
 	}
 	p.changed = sync.NewCond(&p.mu)
 	defer func() {
@@ -82,6 +81,34 @@ func openPartial(root *os.Root, key string, file File) (p *partial, err error) {
 	return p, nil
 }
 
+// marksHeader begins a file of marks; one with another header belongs to another content or program.
+func marksHeader(size int64) string { return fmt.Sprintf("pilotlight partial 1 %d %d\n", size, chunk) }
+
+// chunks is how many chunks a file has.
+func chunks(size int64) int { return int((size + chunk - 1) / chunk) }
+
+// span is where chunk i of a file lies in it.
+func span(i int, size int64) (offset, length int64) {
+	offset = int64(i) * chunk
+	return offset, min(chunk, size-offset)
+}
+
+// marked is how many bytes of a file are marked as fetched, by whichever process: 0 where nothing is.
+func marked(root *os.Root, key string, size int64) (n int64) {
+	marks, err := root.ReadFile(partials + "/" + key + ".marks")
+	header := marksHeader(size)
+	if err != nil || len(marks) != len(header)+chunks(size) || string(marks[:len(header)]) != header {
+		return 0 // not begun, or just beginning, or ended; this is only for people to look at
+	}
+	for i, m := range marks[len(header):] {
+		if m == '1' {
+			_, length := span(i, size)
+			n += length
+		}
+	}
+	return n
+}
+
 // reset forgets all content. No chunk may be in work.
 func (p *partial) reset() error {
 	p.mu.Lock()
@@ -107,10 +134,7 @@ func (p *partial) reset() error {
 }
 
 // span is where chunk i lies in the file.
-func (p *partial) span(i int) (offset, length int64) {
-	offset = int64(i) * chunk
-	return offset, min(chunk, p.size-offset)
-}
+func (p *partial) span(i int) (offset, length int64) { return span(i, p.size) }
 
 // mark records that chunk i has been written, and says whether it was the last one missing.
 func (p *partial) mark(i int) (last bool, err error) {

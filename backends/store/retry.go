@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +38,7 @@ func retry(ctx context.Context, base time.Duration, op func() (progress bool, er
 			return err
 		}
 		if progress {
-			tries, wait = 0, base
+			tries, wait = 0, base/10 // a server that ends connections after some bytes need not be waited for
 		}
 		if tries >= maxTries {
 			return fmt.Errorf("gave up after %d tries: %w", tries, err)
@@ -65,11 +67,23 @@ func temporary(err error) bool {
 	if name, ok := errors.AsType[*net.DNSError](err); ok && name.IsNotFound {
 		return false
 	}
+	// A system call's error has the methods of a net.Error, too: a full disk must not pass for a network that may come back.
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return false
+	}
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		return slices.Contains(netErrors, number)
+	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPIPE) || errors.Is(err, errStalled)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errStalled)
+}
+
+// netErrors are what a connection that breaks or does not come about says.
+var netErrors = []syscall.Errno{
+	syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT, syscall.EHOSTUNREACH,
+	syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.EADDRNOTAVAIL, syscall.ENOTCONN,
 }
 
 // retryAfter reads Retry-After (RFC 9110 §10.2.3: seconds or a date), else the reset of a used-up RateLimit header, which hubs send as

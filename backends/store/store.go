@@ -110,9 +110,9 @@ func (s *Store) Fetch(ctx context.Context, r Request) (Snapshot, error) {
 		case <-ctx.Done():
 			return Snapshot{}, context.Cause(ctx)
 		case <-tick.C:
-			r.Progress(f.meter.read())
+			r.Progress(f.meter.read(time.Now()))
 		case <-f.done:
-			r.Progress(f.meter.read())
+			r.Progress(f.meter.read(time.Now()))
 			return f.result, f.err
 		}
 	}

@@ -18,6 +18,7 @@ type transfer struct {
 	paths []string
 	key   string // names the unfinished file and the lock: the blob's name where it is known
 
+	counted  int64 // bytes of it that the meter has; by whoever begins it, then by partial's marks and what comes in
 	partial  *partial
 	release  func() error
 	digest   chan digested
@@ -49,7 +50,9 @@ func (d *download) begin(ctx context.Context, t *transfer, opened chan<- *transf
 		d.opening--
 		d.changed.Broadcast()
 	}()
-	release, err := lock(ctx, filepath.Join(d.dir.locks, t.key+".lock"))
+	watch := watcher{download: d, transfer: t}
+	release, err := lock(ctx, filepath.Join(d.dir.locks, t.key+".lock"), watch.look)
+	watch.end()
 	if err != nil {
 		return err
 	}
@@ -72,7 +75,8 @@ func (d *download) begin(ctx context.Context, t *transfer, opened chan<- *transf
 // offer starts the check of a file and makes its missing chunks available; a file with none is finished at once.
 func (d *download) offer(ctx context.Context, t *transfer) error {
 	present := t.partial.present()
-	d.meter.update(func(p *Progress) { p.BytesDone += present })
+	d.meter.update(func(p *Progress) { p.BytesDone += present - t.counted })
+	t.counted = present
 	t.digest = make(chan digested, 1)
 	go func(result chan<- digested) {
 		hash, err := t.partial.digest(ctx, t.File)
@@ -116,7 +120,7 @@ func (d *download) fetchChunk(ctx context.Context, t *transfer, i int) error {
 		if !slices.Contains(d.open, t) {
 			d.open = append(d.open, t)
 		}
-		d.meter.update(func(p *Progress) { p.BytesDone -= got })
+		d.meter.update(func(p *Progress) { p.BytesDone -= got }) // it comes again with the whole file
 	}
 	d.changed.Broadcast()
 	d.mu.Unlock()
@@ -141,7 +145,7 @@ func (d *download) copy(ctx context.Context, t *transfer, offset, length int64) 
 				return n, err
 			}
 			n += int64(r)
-			d.meter.update(func(p *Progress) { p.BytesDone += int64(r); p.BytesFetched += int64(r) })
+			d.meter.fetched(int64(r))
 		}
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -187,13 +191,13 @@ func (d *download) readWhole(ctx context.Context, t *transfer, chunks []int) (mi
 	for ; len(chunks) > 0; chunks = chunks[1:] {
 		offset, length := t.partial.span(chunks[0])
 		skipped, err := io.CopyN(io.Discard, body, offset-at)
-		d.meter.update(func(p *Progress) { p.BytesFetched += skipped })
+		d.meter.skipped(skipped)
 		if err != nil {
 			return chunks, false, ended(err)
 		}
 		to := io.NewOffsetWriter(t.partial.data, offset)
 		n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{io.LimitReader(body, length)}, buffer)
-		d.meter.update(func(p *Progress) { p.BytesFetched += n })
+		d.meter.skipped(n)
 		if err != nil || n != length {
 			return chunks, false, cmp.Or(err, io.ErrUnexpectedEOF)
 		}
@@ -234,6 +238,7 @@ func (d *download) finish(ctx context.Context, t *transfer) error {
 			return err
 		}
 		d.meter.update(func(p *Progress) { p.BytesDone -= t.Size })
+		t.counted = 0
 		if t.restarts++; t.restarts > 1 {
 			return wrong
 		}
