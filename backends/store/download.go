@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 )
 
@@ -147,7 +148,8 @@ func (s *Store) room(path string, need int64) error {
 		return fmt.Errorf("looking for free space: %w", err)
 	}
 	if free := int64(disk.Bavail) * disk.Bsize; need > 0 && need+s.reserve > free {
-		return fmt.Errorf("%w: %d bytes are to be fetched and %d kept free, %d are free", ErrDiskFull, need, s.reserve, free)
+		return fmt.Errorf("%w: %s are to be fetched and %s kept free, %s are free on the disk of %s", ErrDiskFull,
+			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(s.reserve)), humanize.IBytes(uint64(free)), path)
 	}
 	return nil
 }

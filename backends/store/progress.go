@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Phase is what a download is doing.
@@ -54,26 +56,14 @@ func (p Progress) String() string {
 		return p.Phase.String()
 	}
 	// Rounded down: the last byte may still be missing at 99.9 %.
-	text := fmt.Sprintf("%s %d%% (%s of %s", p.Phase, int(100*p.Fraction()), FormatBytes(p.BytesDone), FormatBytes(p.Bytes))
+	text := fmt.Sprintf("%s %d%% (%s of %s", p.Phase, int(100*p.Fraction()), humanize.IBytes(uint64(p.BytesDone)), humanize.IBytes(uint64(p.Bytes)))
 	if p.Rate > 0 {
-		text += fmt.Sprintf(", %s/s", FormatBytes(int64(p.Rate)))
+		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(p.Rate)))
 	}
 	if p.ETA > 0 {
 		text += fmt.Sprintf(", %s left", p.ETA)
 	}
 	return text + ")"
-}
-
-// FormatBytes writes a size for people, in binary units: "3 B", "1.5 KiB", "186.3 GiB".
-func FormatBytes(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, units := float64(n), "KMGTPE"
-	for v /= 1024; v >= 1023.95 && len(units) > 1; v /= 1024 { // what would be written as 1024.0 of a unit is 1.0 of the next
-		units = units[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[0])
 }
 
 const (

@@ -65,7 +65,7 @@ func (s *Store) makeRoom(ctx context.Context, repo string, need int64, use *Use)
 	if s.maxBytes == 0 || need <= 0 {
 		return nil
 	}
-	release, err := lock(ctx, filepath.Join(s.path, ".locks", "pilotlight-budget.lock"))
+	release, err := lock(ctx, filepath.Join(s.path, ".locks", "pilotlight-budget.lock"), func() {})
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ type Use struct {
 
 // guard is what entering a model's users and removing the model exclude each other by. It lies outside of what is removed.
 func (s *Store) guard(ctx context.Context, folder string) (release func() error, err error) {
-	return lock(ctx, filepath.Join(s.path, ".locks", folder, "pilotlight-users.lock"))
+	return lock(ctx, filepath.Join(s.path, ".locks", folder, "pilotlight-users.lock"), func() {})
 }
 
 // Use enters a user of a model. What the model's files are is to be looked up after it.
@@ -74,7 +74,7 @@ func (s *Store) Use(ctx context.Context, repo string, u User) (_ *Use, err error
 	if use.File, err = os.OpenFile(use.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o664); err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(use.File.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = flock(use.File, unix.LOCK_EX)
 	if err == nil {
 		err = use.write(u)
 	}
@@ -143,7 +143,7 @@ func heldUser(path string) (held bool, u User, err error) {
 		return false, User{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+	if err := flock(f, unix.LOCK_EX); err == nil {
 		return false, User{}, nil
 	} else if !errors.Is(err, unix.EWOULDBLOCK) {
 		return false, User{}, err
