@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pilotlight/internal/testtools/hubtest"
 )
 
 func TestRateAndTimeLeft(t *testing.T) {
@@ -92,15 +94,15 @@ func until(t *testing.T, progress <-chan Progress, what string, ok func(Progress
 
 // TestProgressOfAnotherProcess has a file being fetched by somebody else, as seen by one who waits for it.
 func TestProgressOfAnotherProcess(t *testing.T) {
-	hub, dir := newFakeHub(t), t.TempDir()
-	content := noise(5, 3*chunk+99)
-	hub.add("model.safetensors", content, true)
-	folder, err := openFolder(dir, hub.repo)
+	hub, dir := hubtest.New(t), t.TempDir()
+	content := hubtest.Noise(5, 3*chunk+99)
+	hub.Add("model.safetensors", content, true)
+	folder, err := openFolder(dir, hub.Repo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer folder.root.Close()
-	file := File{Path: "model.safetensors", Size: int64(len(content)), SHA256: sha(content)}
+	file := File{Path: "model.safetensors", Size: int64(len(content)), SHA256: hubtest.SHA256(content)}
 	release, err := lock(t.Context(), filepath.Join(folder.locks, file.SHA256+".lock"), func() {})
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +128,7 @@ func TestProgressOfAnotherProcess(t *testing.T) {
 	defer cancel()
 	fetched := make(chan error, 1)
 	go func() {
-		_, err := newStore(t, dir).Fetch(ctx, Request{Repo: hub.repo, Source: hub.source(t), Progress: func(p Progress) {
+		_, err := newStore(t, dir).Fetch(ctx, Request{Repo: hub.Repo, Source: hubSource(t, hub), Progress: func(p Progress) {
 			select {
 			case progress <- p:
 			case <-ctx.Done():
@@ -138,7 +140,7 @@ func TestProgressOfAnotherProcess(t *testing.T) {
 	until(t, progress, "what lay there counts", func(p Progress) bool { return p.Elsewhere == 1 && p.BytesDone == chunk })
 	write(1)
 	until(t, progress, "what comes in elsewhere counts", func(p Progress) bool { return p.Elsewhere == 1 && p.BytesDone == 2*chunk })
-	if got := hub.bytesServed(); got != 0 {
+	if got := hub.BytesServed(); got != 0 {
 		t.Errorf("%d bytes were fetched meanwhile", got)
 	}
 	if err := errors.Join(other.close(), release()); err != nil { // as if it were killed
@@ -147,7 +149,7 @@ func TestProgressOfAnotherProcess(t *testing.T) {
 	if err := <-fetched; err != nil {
 		t.Fatal(err)
 	}
-	if got, want := hub.bytesServed(), int64(len(content))-2*chunk; got != want {
+	if got, want := hub.BytesServed(), int64(len(content))-2*chunk; got != want {
 		t.Errorf("%d bytes were fetched, want the %d that were missing", got, want)
 	}
 }
@@ -159,7 +161,7 @@ func TestProgressOfTheOfficialClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer folder.root.Close()
-	tr := newTransfer(File{Path: "w", Size: 1000, SHA256: sha(nil)})
+	tr := newTransfer(File{Path: "w", Size: 1000, SHA256: hubtest.SHA256(nil)})
 	if n := incomplete(folder.root, tr); n != 0 {
 		t.Errorf("got %d bytes of nothing", n)
 	}
