@@ -112,6 +112,8 @@ type Access struct {
 	Connections int    // at once; 0 is 8
 	// Env looks up variables, as os.LookupEnv does, for origins that have settings of their own there (AWS_…); nil: there are none.
 	Env func(name string) (string, bool)
+	// S3 opens an origin of kind FromS3; it is s3.Open, which this package must not know. nil: there are no object stores.
+	S3 func(o Origin, a Access) (Opened, error)
 }
 
 // Opened is a Source that holds connections until it is closed.
@@ -142,7 +144,10 @@ func (o Origin) Open(a Access) (Opened, error) {
 		}
 		return closing{plain, plain.Close}, nil
 	case FromS3:
-		return nil, errors.New("models from s3:// are not supported yet")
+		if a.S3 == nil {
+			return nil, errors.New("no object store can be read here")
+		}
+		return a.S3(o, a)
 	}
 	return nil, fmt.Errorf("BUG: an origin of kind %d", o.Kind)
 }

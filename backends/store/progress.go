@@ -15,11 +15,12 @@ const (
 	Asking      Phase = iota // the source is asked what there is
 	Downloading              // files come in, and are verified as they do
 	Publishing               // the whole model becomes visible
+	Pushing                  // it is uploaded to the store's remote
 	Finished                 // it is in the store
 )
 
 func (p Phase) String() string {
-	return [...]string{"asking", "downloading", "publishing", "finished"}[p]
+	return [...]string{"asking", "downloading", "publishing", "pushing", "finished"}[p]
 }
 
 // Progress is how far a download is. Bytes are those of the chosen files.

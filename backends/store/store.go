@@ -22,6 +22,7 @@ type Options struct {
 	Connections int          // per download, at once; 0 is 8
 	Reserve     int64        // bytes of disk to leave free; 0 is none
 	MaxBytes    int64        // budget of all models together; models that are not in use are removed for new ones; 0: the disk's size
+	Remote      Remote       // a second tier; nil: none
 	Logger      *slog.Logger // nil: silent
 }
 
@@ -31,6 +32,7 @@ type Store struct {
 	connections int
 	reserve     int64
 	maxBytes    int64
+	remote      Remote
 	log         *slog.Logger
 	backoff     time.Duration // the first wait before asking again; tests shorten it
 
@@ -50,7 +52,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, log: o.Logger, backoff: time.Second, flights: map[string]*flight{}}
+	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, remote: o.Remote, log: o.Logger, backoff: time.Second, flights: map[string]*flight{}}
 	if s.connections == 0 {
 		s.connections = defaultConnections
 	}
@@ -65,8 +67,11 @@ type Request struct {
 	// Repo names the model in the store. A name stands for one source: requests of one name that differ in Source share a download.
 	Repo     string
 	Revision string // "" is "main"
-	Source   Source
-	Filter   Filter
+	// Source may be nil where the store has a remote, which then has to have it.
+	Source Source
+	Filter Filter
+	// Fresh asks Source what a branch stands for before the store's remote. It means nothing without a remote: then Source is always asked.
+	Fresh bool
 	// Progress, if not nil, is called about five times a second, and once at the end, on the goroutine that called Fetch.
 	Progress func(Progress)
 }
@@ -156,8 +161,8 @@ func (s *Store) join(ctx context.Context, r Request) (f *flight, leave func()) {
 	}
 }
 
-// fetch lists, downloads what is missing, and publishes.
-func (s *Store) fetch(ctx context.Context, r Request, m *meter) (found Snapshot, err error) {
+// fetchFrom lists, downloads what is missing, and publishes.
+func (s *Store) fetchFrom(ctx context.Context, r Request, m *meter) (found Snapshot, err error) {
 	if isHex(r.Revision, 40) { // a commit never changes, so nobody need be asked about one that is here
 		if found, err := s.Find(r.Repo, r.Revision, r.Filter); err == nil && !found.Guessed {
 			m.update(func(p *Progress) { *p = whole(found) })

@@ -92,7 +92,10 @@ func New(o Options) (*Bucket, error) {
 }
 
 // Close lets go of idle connections.
-func (b *Bucket) Close() { b.transport.CloseIdleConnections() }
+func (b *Bucket) Close() error {
+	b.transport.CloseIdleConnections()
+	return nil
+}
 
 // Location is where it is.
 func (b *Bucket) Location() Location { return b.location }

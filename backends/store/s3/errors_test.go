@@ -14,6 +14,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"pilotlight/backends/store"
+	"pilotlight/internal/testtools"
 )
 
 // with is env with pairs set over it.
@@ -25,14 +26,20 @@ func with(env map[string]string, pairs ...string) map[string]string {
 	return env
 }
 
-func TestRefusalsOfRealServerHelp(t *testing.T) {
-	s, b := server(t, "--iam-dir", t.TempDir())
-	put(t, b, "m/config.json", []byte("{}"), minio.PutObjectOptions{})
+// addUser makes AKOTHER known to the server, who may do nothing yet.
+func addUser(t *testing.T, s testtools.S3) {
+	t.Helper()
 	admin := exec.Command(s.Program(), "admin", "--access", s.Access, "--secret", s.Secret, "--endpoint-url", s.URL,
 		"create-user", "--access", "AKOTHER", "--secret", "other-secret", "--role", "user")
 	if out, err := admin.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+}
+
+func TestRefusalsOfRealServerHelp(t *testing.T) {
+	s, b := server(t, "--iam-dir", t.TempDir())
+	put(t, b, "m/config.json", []byte("{}"), minio.PutObjectOptions{})
+	addUser(t, s)
 	env := s.Env()
 	for _, tt := range []struct {
 		name, address string
@@ -49,7 +56,7 @@ func TestRefusalsOfRealServerHelp(t *testing.T) {
 		{"wrong region", "s3://models/m", with(env, "AWS_REGION", "eu-west-1"), ErrRegion, []string{"AWS_REGION"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := fetch(t.Context(), newStore(t, t.TempDir()), open(t, tt.address, tt.env))
+			_, err := fetch(t.Context(), newStore(t, t.TempDir()), bucket(t, tt.address, tt.env))
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -79,7 +86,7 @@ func TestPublicBucketNeedsNoCredentials(t *testing.T) {
 		"none found": {"AWS_ENDPOINT_URL": s.URL},
 		"asked for":  with(s.Env(), "RUNAI_STREAMER_S3_UNSIGNED", "1", "AWS_SECRET_ACCESS_KEY", "not-it"),
 	} {
-		if _, err := fetch(t.Context(), newStore(t, t.TempDir()), open(t, "s3://models/m", env)); err != nil {
+		if _, err := fetch(t.Context(), newStore(t, t.TempDir()), bucket(t, "s3://models/m", env)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -115,7 +122,7 @@ func TestRefusalsThatNeedOtherServers(t *testing.T) {
 				fmt.Fprintf(w, "<Error><Code>%s</Code><Message>said so</Message></Error>", tt.code)
 			}))
 			defer fake.Close()
-			b := open(t, "s3://models/m", map[string]string{"AWS_ENDPOINT_URL_S3": fake.URL, "AWS_ENDPOINT_URL": "http://not.this.invalid", "AWS_ACCESS_KEY_ID": "AK",
+			b := bucket(t, "s3://models/m", map[string]string{"AWS_ENDPOINT_URL_S3": fake.URL, "AWS_ENDPOINT_URL": "http://not.this.invalid", "AWS_ACCESS_KEY_ID": "AK",
 				"AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "the-token", "AWS_REGION": "us-west-2"})
 			_, err := b.List(t.Context(), "")
 			if tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.says) || strings.Contains(fmt.Sprint(err), "the-token") {
@@ -135,7 +142,7 @@ func TestCancelledListing(t *testing.T) {
 	s, _ := server(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := open(t, "s3://models/m", s.Env()).List(ctx, ""); !errors.Is(err, context.Canceled) {
+	if _, err := bucket(t, "s3://models/m", s.Env()).List(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }

@@ -62,23 +62,6 @@ func (l Location) key(name string) string {
 	return l.Prefix + "/" + name
 }
 
-// RepoName is a name for the model in a store: what lies in one place has one name, and two places hardly ever share one. It passes
-// store.CheckRepo.
-func (l Location) RepoName() string {
-	name := "s3/" + strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_':
-			return r
-		}
-		return '-'
-	}, l.Bucket+"-"+l.Prefix)
-	for strings.Contains(name, "--") {
-		name = strings.ReplaceAll(name, "--", "-")
-	}
-	sum := shortHash(l.String())
-	return strings.TrimRight(name[:min(len(name), 80)], "-") + "-" + sum
-}
-
 // parseEndpoint reads an endpoint's address as Amazon's tools take it: a scheme and a host, nothing else.
 func parseEndpoint(name, address string) (*url.URL, error) {
 	u, err := url.Parse(address)

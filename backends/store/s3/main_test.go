@@ -28,22 +28,14 @@ func lookup(env map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 }
 
-// open reads settings from env and opens a folder.
-func open(t testing.TB, address string, env map[string]string) *Bucket {
+// bucket is the folder at an address, for who has env.
+func bucket(t testing.TB, address string, env map[string]string) *Bucket {
 	t.Helper()
-	location, err := ParseLocation(address)
+	b, err := open(t.Context(), address, lookup(env), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := ReadSettings(t.Context(), lookup(env))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := New(Options{Location: location, Settings: settings})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
+	t.Cleanup(func() { _ = b.Close() }) // it returns none
 	return b
 }
 
@@ -51,7 +43,7 @@ func open(t testing.TB, address string, env map[string]string) *Bucket {
 func server(t testing.TB, flags ...string) (testtools.S3, *Bucket) {
 	t.Helper()
 	s := testtools.S3Server(t, flags...)
-	b := open(t, "s3://models", s.Env())
+	b := bucket(t, "s3://models", s.Env())
 	if err := b.client.MakeBucket(t.Context(), "models", minio.MakeBucketOptions{}); err != nil {
 		t.Fatal(err)
 	}

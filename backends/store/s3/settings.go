@@ -2,8 +2,6 @@ package s3
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -234,9 +232,4 @@ func readProfile(value func(...string) string) (profile, error) {
 
 func isYes(v string) bool {
 	return strings.EqualFold(v, "true") || strings.EqualFold(v, "yes") || v == "1"
-}
-
-func shortHash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:4])
 }

@@ -33,7 +33,7 @@ func TestFetchFromRealServer(t *testing.T) {
 	put(t, b, "llama/7b/folder/", nil, minio.PutObjectOptions{}) // as consoles mark folders
 	put(t, b, "llama/7b-chat/config.json", []byte("another model"), minio.PutObjectOptions{})
 
-	from := open(t, "s3://models/llama/7b/", s.Env())
+	from := bucket(t, "s3://models/llama/7b/", s.Env())
 	local := newStore(t, t.TempDir())
 	got, err := fetch(t.Context(), local, from)
 	if err != nil {
@@ -71,7 +71,7 @@ func TestDamagedObjectIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			content := noise(9, size)
 			put(t, b, name+"/model.safetensors", content, minio.PutObjectOptions{PartSize: 5 << 20})
-			from := open(t, "s3://models/"+name, s.Env())
+			from := bucket(t, "s3://models/"+name, s.Env())
 			if got, err := fetch(t.Context(), newStore(t, t.TempDir()), from); err != nil {
 				t.Fatal(err)
 			} else {
@@ -106,7 +106,7 @@ func TestLongListing(t *testing.T) {
 		}
 	}
 	put(t, b, "other", nil, minio.PutObjectOptions{})
-	list, err := open(t, "s3://models/long", s.Env()).List(t.Context(), "main")
+	list, err := bucket(t, "s3://models/long", s.Env()).List(t.Context(), "main")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestObjectChangesAfterListing(t *testing.T) {
 	content := noise(5, 2<<20)
 	put(t, b, "m/model.safetensors", content, minio.PutObjectOptions{})
 	put(t, b, "m/config.json", []byte("{}"), minio.PutObjectOptions{})
-	from := open(t, "s3://models/m", s.Env())
+	from := bucket(t, "s3://models/m", s.Env())
 	list, err := from.List(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func TestHostileKeysAreRefused(t *testing.T) {
 	s, b := server(t)
 	put(t, b, "m/config.json", []byte("{}"), minio.PutObjectOptions{})
 	put(t, b, `m/a\b`, []byte("{}"), minio.PutObjectOptions{})
-	if list, err := open(t, "s3://models/m", s.Env()).List(t.Context(), ""); !errors.Is(err, store.ErrBadListing) {
+	if list, err := bucket(t, "s3://models/m", s.Env()).List(t.Context(), ""); !errors.Is(err, store.ErrBadListing) {
 		t.Errorf("got %v, %v, want %v", list, err, store.ErrBadListing)
 	}
 }
