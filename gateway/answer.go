@@ -76,6 +76,9 @@ func (x *exchange) restoreModel(body []byte) []byte {
 	return sse.RewriteModelJSON(make([]byte, 0, len(body)+len(x.asked)), body, x.asked)
 }
 
+// errAgain says that the answer broke off, nothing of it was passed on, and the request is being sent again.
+var errAgain = errors.New("sent again")
+
 // readAnswer appends the whole body of the engine's answer to body.
 func (x *exchange) readAnswer(body []byte) ([]byte, error) {
 	size := x.call.Header.ContentLength()
@@ -103,10 +106,10 @@ func (x *exchange) readAnswer(body []byte) ([]byte, error) {
 			}
 			return body, errStalled
 		case err != nil:
-			if x.clientGone() {
-				return body, errClientLeft
+			if err := x.callFailed(err); err != nil {
+				return body, err
 			}
-			return body, callError(err)
+			return body, errAgain
 		}
 		if len(body) > maxAnswerBytes {
 			return body, errEngineTooLong

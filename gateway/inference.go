@@ -78,6 +78,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	if x.stream || model.Cold.KeepAliveJSON {
 		until = start.Add(model.Cold.Grace)
 	}
+again:
 	err = x.advance(until)
 	if err == errNotYet || err == nil && x.step == stepReady && x.isStream() {
 		s := x.newStream(err == errNotYet)
@@ -90,7 +91,9 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 		}
 	}
 	if err == nil {
-		err = x.answer(ctx)
+		if err = x.answer(ctx); err == errAgain {
+			goto again
+		}
 	}
 	if err != nil {
 		failure := asAPIError(err)

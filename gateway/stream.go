@@ -254,6 +254,9 @@ func (s *stream) wait() error {
 	}
 	if !s.x.isStream() {
 		body, err := s.x.readAnswer(nil)
+		if err == errAgain {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -271,6 +274,10 @@ func (s *stream) wait() error {
 // whole passes on an answer in one piece after white space has gone out.
 func (s *stream) whole() error {
 	body, err := s.x.readAnswer(nil)
+	if err == errAgain {
+		s.mode = modeWait
+		return nil
+	}
 	if err != nil {
 		return err
 	}

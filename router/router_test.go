@@ -49,7 +49,8 @@ func TestMayRetry(t *testing.T) {
 		{"no byte came, replica alive", head, false, false},
 		{"no byte came, replica dead", head, true, true},
 		{"half sent, replica dead", &transport.Error{Phase: transport.PhaseSend, Err: io.EOF}, true, true},
-		{"response had begun, replica dead", &transport.Error{Phase: transport.PhaseBody, Err: io.EOF}, true, false},
+		{"response had begun, replica alive", &transport.Error{Phase: transport.PhaseBody, Err: io.EOF}, false, false},
+		{"response had begun, replica dead", &transport.Error{Phase: transport.PhaseBody, Err: io.EOF}, true, true},
 		{"cancelled", transport.ErrCancelled, true, false},
 	} {
 		if got := MayRetry(tt.err, tt.dead); got != tt.want {
