@@ -236,20 +236,9 @@ func (s *Store) Find(repo, revision string, filter Filter) (Snapshot, error) {
 	if revision == "" {
 		revision = "main"
 	}
-	if err := checkRevision(revision); err != nil {
+	dir, commit, err := s.commitOf(repo, revision)
+	if err != nil {
 		return Snapshot{}, err
-	}
-	dir, commit := folderPath(s.path, repo), revision
-	if !isHex(revision, 40) {
-		text, err := os.ReadFile(filepath.Join(dir, "refs", filepath.FromSlash(revision)))
-		if errors.Is(err, fs.ErrNotExist) {
-			return Snapshot{}, fmt.Errorf("%s at %s: %w", repo, revision, ErrIncomplete)
-		} else if err != nil {
-			return Snapshot{}, err
-		}
-		if commit = strings.TrimSpace(string(text)); !isHex(commit, 40) {
-			return Snapshot{}, fmt.Errorf("%s at %s: the store's ref holds %q", repo, revision, shorten(commit))
-		}
 	}
 	found := Snapshot{Repo: repo, Commit: commit, Path: filepath.Join(dir, "snapshots", commit)}
 	list, err := readTree(dir, commit)
@@ -276,6 +265,27 @@ func (s *Store) Find(repo, revision string, filter Filter) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("%s at %s: %w", repo, revision, ErrIncomplete)
 	}
 	return found, nil
+}
+
+// commitOf is a model's folder and the commit that a revision stands for there. It wraps ErrIncomplete where the store knows of none.
+func (s *Store) commitOf(repo, revision string) (dir, commit string, err error) {
+	if err := checkRevision(revision); err != nil {
+		return "", "", err
+	}
+	dir = folderPath(s.path, repo)
+	if isHex(revision, 40) {
+		return dir, revision, nil
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "refs", filepath.FromSlash(revision)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", fmt.Errorf("%s at %s: %w", repo, revision, ErrIncomplete)
+	} else if err != nil {
+		return "", "", err
+	}
+	if commit = strings.TrimSpace(string(text)); !isHex(commit, 40) {
+		return "", "", fmt.Errorf("%s at %s: the store's ref holds %q", repo, revision, shorten(commit))
+	}
+	return dir, commit, nil
 }
 
 // walkSnapshot lists what a snapshot holds; none at all is an empty listing.

@@ -17,10 +17,11 @@ const (
 	Publishing               // the whole model becomes visible
 	Pushing                  // it is uploaded to the store's remote
 	Finished                 // it is in the store
+	Verifying                // what is in the store is read and compared with its hashes (Store.Verify)
 )
 
 func (p Phase) String() string {
-	return [...]string{"asking", "downloading", "publishing", "pushing", "finished"}[p]
+	return [...]string{"asking", "downloading", "publishing", "pushing", "finished", "verifying"}[p]
 }
 
 // Progress is how far a download is. Bytes are those of the chosen files.
@@ -53,7 +54,7 @@ func (p Progress) Fraction() float64 {
 
 // String is a short line for people, such as "downloading 42% (1.2 GiB of 2.9 GiB, 34.0 MiB/s, 51s left)". 100% is only said of what is there.
 func (p Progress) String() string {
-	if p.Phase != Downloading {
+	if p.Phase != Downloading && p.Phase != Verifying {
 		return p.Phase.String()
 	}
 	// Rounded down: the last byte may still be missing at 99.9 %.
@@ -127,7 +128,7 @@ func (m *meter) read(now time.Time) Progress {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.now
-	if p.Phase != Downloading {
+	if p.Phase != Downloading && p.Phase != Verifying {
 		return p
 	}
 	if m.arrived == 0 {

@@ -38,7 +38,7 @@ type Use struct {
 	// File is to be inherited by an engine. nil where the store cannot be written to: then nothing can be removed there either.
 	File *os.File
 	path string
-	mark string
+	mark string // "": this is not to count as a use
 }
 
 // guard is what entering a model's users and removing the model exclude each other by. It lies outside of what is removed.
@@ -47,7 +47,12 @@ func (s *Store) guard(ctx context.Context, folder string) (release func() error,
 }
 
 // Use enters a user of a model. What the model's files are is to be looked up after it.
-func (s *Store) Use(ctx context.Context, repo string, u User) (_ *Use, err error) {
+func (s *Store) Use(ctx context.Context, repo string, u User) (*Use, error) {
+	return s.use(ctx, repo, u, true)
+}
+
+// use is Use, which counts as the last use of the model only if noted is set.
+func (s *Store) use(ctx context.Context, repo string, u User, noted bool) (_ *Use, err error) {
 	if err := CheckRepo(repo); err != nil {
 		return nil, err
 	}
@@ -70,7 +75,10 @@ func (s *Store) Use(ctx context.Context, repo string, u User) (_ *Use, err error
 	if u.Since.IsZero() {
 		u.Since = time.Now()
 	}
-	use := &Use{path: filepath.Join(dir, usersDir, fmt.Sprintf("%016x", rand.Uint64())), mark: filepath.Join(dir, usedMark)}
+	use := &Use{path: filepath.Join(dir, usersDir, fmt.Sprintf("%016x", rand.Uint64()))}
+	if noted {
+		use.mark = filepath.Join(dir, usedMark)
+	}
 	if use.File, err = os.OpenFile(use.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o664); err != nil {
 		return nil, err
 	}
@@ -78,7 +86,7 @@ func (s *Store) Use(ctx context.Context, repo string, u User) (_ *Use, err error
 	if err == nil {
 		err = use.write(u)
 	}
-	if err == nil {
+	if err == nil && noted {
 		err = touch(use.mark)
 	}
 	if err != nil {
@@ -110,6 +118,9 @@ func (u *Use) Close() error {
 		if e := os.Remove(u.path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
+	}
+	if u.mark == "" {
+		return err
 	}
 	if e := touch(u.mark); !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
