@@ -9,6 +9,7 @@ import (
 
 	"pilotlight/backends"
 	"pilotlight/backends/store"
+	"pilotlight/backends/store/s3"
 )
 
 // failure explains why weights did not come. token says whether the hub was given one. Message and Advice name no address, path or token.
@@ -20,6 +21,7 @@ func failure(err error, token bool) *backends.Failure {
 	f = &backends.Failure{Class: backends.ClassUnreachable, Err: err}
 	var errno syscall.Errno
 	var path *fs.PathError
+	var object *s3.Error
 	switch {
 	case errors.Is(err, context.Canceled):
 		f.Class, f.Message = backends.ClassStopped, "the download was cancelled"
@@ -29,6 +31,19 @@ func failure(err error, token bool) *backends.Failure {
 		if token {
 			f.Advice = "ask for access on the model's page with the account that HF_TOKEN belongs to, or give another token"
 		}
+	case errors.Is(err, s3.ErrDenied):
+		f.Class, f.Permanent, f.Message = backends.ClassGated, true, "the object store denies access with these credentials"
+		f.Advice = "grant them s3:ListBucket and s3:GetObject (s3:PutObject, too, for store.remote), or set AWS_PROFILE or AWS_ACCESS_KEY_ID to others"
+	case errors.Is(err, s3.ErrRegion):
+		f.Class, f.Permanent, f.Message, f.Advice = backends.ClassUnreachable, true, "the bucket is in another region", "set AWS_REGION to the bucket's region"
+	case errors.Is(err, s3.ErrClock):
+		f.Message, f.Advice = "the object store refuses this machine's clock", "set the machine's time (NTP); 15 minutes are allowed"
+	case errors.As(err, &object) && errors.Is(err, store.ErrUnauthorized):
+		f.Class, f.Permanent, f.Message = backends.ClassGated, true, "the object store refuses the credentials"
+		f.Advice = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
+	case errors.As(err, &object) && errors.Is(err, store.ErrNotFound):
+		f.Class, f.Permanent, f.Message = backends.ClassModelNotFound, true, "there is no such bucket, or nothing below the prefix"
+		f.Advice = "check model_path, and AWS_ENDPOINT_URL if the bucket is not at Amazon"
 	case errors.Is(err, store.ErrUnauthorized):
 		f.Class, f.Permanent, f.Message = backends.ClassGated, true, "the place of the weights refuses access"
 		f.Advice = "give a token or credentials that may read the model: HF_TOKEN for a hub"

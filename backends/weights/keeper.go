@@ -15,6 +15,7 @@ import (
 
 	"pilotlight/backends"
 	"pilotlight/backends/store"
+	"pilotlight/backends/store/s3"
 )
 
 // Keeper brings weights into one store.
@@ -167,26 +168,44 @@ func (k *Keeper) Hold(ctx context.Context, r Request) (_ *Held, err error) {
 	case r.Weights.IfPresent: // removed this moment
 		return nil, use.Close()
 	}
-	if found, err = k.fetch(ctx, q, r); err != nil {
+	if found, err = k.fetch(ctx, q, r, false); err != nil {
 		return nil, err
 	}
 	return &Held{Snapshot: found, use: use}, nil
 }
 
-// Fetch asks the origin what the revision stands for now, and fetches what is missing of that. The error is a *backends.Failure.
+// Fetch asks the origin what the revision stands for now, fetches what is missing of that, and gives it to the store's remote, if there is one.
+// The error is a *backends.Failure.
 func (k *Keeper) Fetch(ctx context.Context, r Request) (store.Snapshot, error) {
 	q, err := k.resolve(r.Weights)
 	if err != nil {
 		return store.Snapshot{}, err
 	}
-	return k.fetch(ctx, q, r)
+	found, err := k.fetch(ctx, q, r, true)
+	if err != nil {
+		return store.Snapshot{}, err
+	}
+	var meter pace
+	began := time.Now()
+	err = k.store.Push(ctx, found, q.revision, func(p store.Progress) {
+		now := meter.note(p, time.Since(began))
+		if r.Progress != nil {
+			r.Progress(now)
+		}
+	})
+	if err != nil {
+		return store.Snapshot{}, failure(err, false)
+	}
+	return found, nil
 }
 
-func (k *Keeper) fetch(ctx context.Context, q want, r Request) (_ store.Snapshot, err error) {
+// fetch asks the store's remote before the origin; fresh: after the origin was asked what the revision stands for.
+func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ store.Snapshot, err error) {
 	access, err := store.AccessFrom(r.Env)
 	if err != nil {
 		return store.Snapshot{}, failure(err, false)
 	}
+	access.S3 = s3.Open
 	token := access.HubToken != ""
 	source, err := q.origin.Open(access)
 	if err != nil {
@@ -195,7 +214,7 @@ func (k *Keeper) fetch(ctx context.Context, q want, r Request) (_ store.Snapshot
 	var meter pace
 	began := time.Now()
 	found, err := k.store.Fetch(ctx, store.Request{
-		Repo: q.origin.Name, Revision: q.revision, Source: source, Filter: q.filter,
+		Repo: q.origin.Name, Revision: q.revision, Source: source, Filter: q.filter, Fresh: fresh,
 		Progress: func(p store.Progress) {
 			now := meter.note(p, time.Since(began))
 			if r.Progress != nil {

@@ -21,7 +21,7 @@ func (p Progress) Detail() string {
 	switch {
 	case p.Phase == store.Asking:
 		return "asking what there is"
-	case p.Phase != store.Downloading || p.Bytes == 0:
+	case p.Phase != store.Downloading && p.Phase != store.Pushing || p.Bytes == 0:
 		return ""
 	}
 	text := humanize.Bytes(uint64(p.BytesDone)) + " of " + humanize.Bytes(uint64(p.Bytes))
@@ -54,7 +54,7 @@ type sample struct {
 // note takes one report, at a time since the beginning.
 func (p *pace) note(now store.Progress, at time.Duration) Progress {
 	p.last = Progress{Progress: now}
-	if now.Phase != store.Downloading {
+	if now.Phase != store.Downloading && now.Phase != store.Pushing {
 		return p.last
 	}
 	if n := len(p.samples); n == 0 || at-p.samples[n-1].at >= paceStep {

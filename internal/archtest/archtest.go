@@ -57,7 +57,7 @@ var layers = []layer{
 		"files of models come and stay there whoever needs them; when to fetch is decided elsewhere"},
 	{"backends/store/s3", []string{"backends/store"}, nil,
 		"one more place to fetch from; the store must not know which there are"},
-	{"backends/weights", []string{"backends", "backends/store"}, nil,
+	{"backends/weights", []string{"backends", "backends/store", "backends/store/s3"}, nil,
 		"it knows the store and what a start may be told of it; when to fetch is decided elsewhere"},
 	{"router", []string{"backends", "backends/transport", "router/prefix"}, nil,
 		"it chooses among names and replicas by their plain values and by how a call failed; it starts nothing"},
