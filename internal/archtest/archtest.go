@@ -29,6 +29,8 @@ type layer struct {
 var layers = []layer{
 	{"auth", nil, nil,
 		"it decides on plain values, so that its tests need neither sockets nor a gateway"},
+	{"auth/limits", nil, nil,
+		"it counts and is told the time, so that its tests run in virtual time against a reference"},
 	{"activator", []string{"activator/scaling"}, nil,
 		"the state machine is explored exhaustively; anything it imported would have to be explored with it"},
 	{"activator/ledger", []string{"activator"}, nil,
