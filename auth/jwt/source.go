@@ -42,6 +42,8 @@ type source struct {
 
 	mu       sync.Mutex    // guards the fields below
 	done     chan struct{} // closed when the fetch under way or to come has ended
+	wished   bool          // somebody waits for a fetch that has not begun
+	serving  bool          // somebody waits for the fetch that is under way
 	nextWish time.Time     // when an unknown kid may cause the next fetch
 }
 
@@ -53,6 +55,7 @@ func newSource(issuer Issuer, client *http.Client, log *slog.Logger) *source {
 func (s *source) run(ctx context.Context) {
 	retry := firstRetry
 	for {
+		s.begin()
 		err := s.fetch(ctx)
 		if ctx.Err() != nil {
 			s.ended()
@@ -79,10 +82,22 @@ func (s *source) run(ctx context.Context) {
 	}
 }
 
+// begin makes the fetch that follows the one that was wished for. The first keys of all are waited for without a wish.
+func (s *source) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.wanted:
+	default:
+	}
+	s.serving, s.wished = s.wished || s.current.Load() == nil, false
+}
+
 // ended wakes those who wait for the fetch.
 func (s *source) ended() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.serving = false
 	close(s.done)
 	s.done = make(chan struct{})
 }
@@ -94,14 +109,14 @@ func (s *source) find(ctx context.Context, kid string) (publicKey, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kidPatience)
 	defer cancel()
-	if done := s.wish(); done != nil {
+	for done := s.wish(); done != nil && ctx.Err() == nil; done = s.underWay() {
 		select {
 		case <-done:
 		case <-ctx.Done():
 		}
-	}
-	if key, ok := s.look(kid); ok {
-		return key, nil
+		if key, ok := s.look(kid); ok {
+			return key, nil
+		}
 	}
 	if s.fresh() == nil {
 		return publicKey{}, ErrNoKeys
@@ -125,20 +140,34 @@ func (s *source) look(kid string) (publicKey, bool) {
 	return f.keys.find(kid)
 }
 
-// wish asks for a fetch and returns what tells of its end; nil if there was one for an unknown kid not long ago.
+// wish asks for a fetch, or joins those who did, and returns what tells of its end; nil if an unknown kid caused one not long ago.
 func (s *source) wish() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.wished || s.serving {
+		return s.done
+	}
 	now := time.Now()
 	if now.Before(s.nextWish) {
 		return nil
 	}
 	s.nextWish = now.Add(kidInterval)
+	s.wished = true
 	select {
 	case s.wanted <- struct{}{}:
 	default:
 	}
 	return s.done
+}
+
+// underWay is wish for one who has wished already: a fetch that had begun before does not count.
+func (s *source) underWay() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wished || s.serving {
+		return s.done
+	}
+	return nil
 }
 
 func (s *source) fetch(ctx context.Context) error {

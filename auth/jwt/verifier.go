@@ -124,7 +124,7 @@ func (v *Verifier) Verify(ctx context.Context, token []byte, now time.Time) (Cal
 	return caller, err
 }
 
-// errFinal is matched by errors that neither time nor other keys will change.
+// errFinal is matched by errors that are remembered: what time or a fetch under way will change soon is not.
 var errFinal = errors.New("final")
 
 type finalError struct{ error }
@@ -161,8 +161,6 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (Cal
 		return Caller{}, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 	case errors.Is(err, gojwt.ErrTokenExpired):
 		return Caller{}, 0, finalError{ErrExpired}
-	case errors.Is(err, gojwt.ErrTokenSignatureInvalid): // the issuer may have another key by that kid soon
-		return Caller{}, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 	default:
 		return Caller{}, 0, final("%w", err)
 	}

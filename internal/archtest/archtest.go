@@ -31,6 +31,8 @@ var layers = []layer{
 		"it decides on plain values, so that its tests need neither sockets nor a gateway"},
 	{"auth/limits", nil, nil,
 		"it counts and is told the time, so that its tests run in virtual time against a reference"},
+	{"auth/jwt", nil, nil,
+		"it reads untrusted tokens and issuers' documents; what it may say of a caller is a plain value"},
 	{"activator", []string{"activator/scaling"}, nil,
 		"the state machine is explored exhaustively; anything it imported would have to be explored with it"},
 	{"activator/ledger", []string{"activator"}, nil,
