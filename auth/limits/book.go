@@ -58,9 +58,9 @@ func (b *Book) Accounts(scope Scope) []*Account {
 	return all
 }
 
-// Payers are the accounts that one request is charged to, of one book. Each may be nil.
+// Payers are the accounts that one request is charged to. Each may be nil, and each is of the scope that it is named after.
 type Payers struct {
-	Total, Model, Tenant, Key *Account
+	Total, Model, Tenant, Key, Address *Account
 }
 
 // maxTokens bounds what one request can reserve or use, so that no sum overflows; no model has as large a context.
@@ -75,7 +75,7 @@ func (b *Book) Admit(r *Reservation, by Payers, tokens int64, now time.Time) (re
 	}
 	tokens = min(max(tokens, 0), maxTokens)
 	since := now.Sub(b.epoch)
-	payers := [scopes]*Account{Total: by.Total, Model: by.Model, Tenant: by.Tenant, Key: by.Key}
+	payers := [scopes]*Account{Total: by.Total, Model: by.Model, Tenant: by.Tenant, Key: by.Key, Address: by.Address}
 	// All are locked before any is asked: a request that the last one refuses must not have taken a place, however briefly, that
 	// another request was then refused. Everybody locks in the order of scopes.
 	for _, a := range payers {

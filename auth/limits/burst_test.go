@@ -22,8 +22,8 @@ func TestParallelBurstCannotPassALimit(t *testing.T) {
 	} {
 		for scope := range scopes {
 			b := NewBook(noon)
-			by := Payers{Total: b.Account(Total, ""), Model: b.Account(Model, "m"), Tenant: b.Account(Tenant, "t"), Key: b.Account(Key, "k")}
-			[]*Account{by.Total, by.Model, by.Tenant, by.Key}[scope].SetLimits(tt.limits)
+			by := Payers{Total: b.Account(Total, ""), Model: b.Account(Model, "m"), Tenant: b.Account(Tenant, "t"), Key: b.Account(Key, "k"), Address: b.Account(Address, "a")}
+			[]*Account{by.Total, by.Model, by.Tenant, by.Key, by.Address}[scope].SetLimits(tt.limits)
 			var admitted atomic.Int64
 			var wg sync.WaitGroup
 			begin := make(chan struct{})

@@ -24,6 +24,7 @@ const (
 	Model
 	Tenant
 	Key
+	Address // where a caller comes from; see Addresses
 	scopes
 )
 
@@ -37,6 +38,8 @@ func (s Scope) String() string {
 		return "tenant"
 	case Key:
 		return "key"
+	case Address:
+		return "address"
 	}
 	return fmt.Sprintf("scope %d", uint8(s))
 }
