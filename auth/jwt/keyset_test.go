@@ -74,6 +74,10 @@ func TestKeySetsThatAreReadInPart(t *testing.T) {
 	if err != nil || len(skipped) != 3 || len(keys) != 1 {
 		t.Errorf("got %d keys, left out %v, %v; want 1, three, none", len(keys), skipped, err)
 	}
+	nameless := keySet{"": {key, "ES256"}, "a": {key, "ES256"}}
+	if _, ok := nameless.find(""); ok {
+		t.Error("a token without kid: found one of two keys")
+	}
 	many := `{"keys":[` + strings.Repeat(`{"kty":"new"},`, maxKeys) + good + `]}`
 	if _, _, err := parseKeys([]byte(many)); err == nil {
 		t.Errorf("%d keys: accepted", maxKeys+1)

@@ -92,6 +92,9 @@ func TestStaleKeysServeWhileTheIssuerIsDown(t *testing.T) {
 		w.set(func() { w.down = false })
 		time.Sleep(lastRetry)
 		synctest.Wait()
+		if v.sources[issuerURL].fresh() == nil {
+			t.Error("the issuer is back, and nobody fetched its keys")
+		}
 		if err := verify(v, good()); err != nil {
 			t.Errorf("the issuer is back: %v", err)
 		}
@@ -113,6 +116,10 @@ func TestWithoutKeysYet(t *testing.T) {
 		}
 		if waited := time.Since(start); waited != time.Second {
 			t.Errorf("waited %v, want the second that discovery and keys take", waited)
+		}
+		time.Sleep(time.Minute)
+		if got := w.fetches(); got != 1 {
+			t.Errorf("got %d fetches, want 1: nobody had to wish for the first", got)
 		}
 		v.Close()
 
@@ -172,6 +179,7 @@ func TestDocumentsThatAreNotTrusted(t *testing.T) {
 	for name, spoil := range map[string]func(w *web){
 		"another issuer's discovery": func(w *web) { w.pages[discovery] = `{"issuer":"https://evil.example","jwks_uri":"` + keysURL + `"}` },
 		"keys over http": func(w *web) {
+			w.pages["http://issuer.example/keys"] = w.pages[keysURL]
 			w.pages[discovery] = `{"issuer":"` + issuerURL + `","jwks_uri":"http://issuer.example/keys"}`
 		},
 		"no discovery":       func(w *web) { delete(w.pages, discovery) },

@@ -28,6 +28,8 @@ func TestEachLimitRefuses(t *testing.T) {
 			Refusal{Kind: TokensPerMonth, Limit: 100, RetryAfter: (5*24 + 12) * time.Hour}},
 		{"concurrent", Limits{Concurrent: 1}, 1, 1, time.Hour,
 			Refusal{Kind: Concurrent, Limit: 1}},
+		{"what never fits wins", Limits{TokensPerMinute: 50, TokensPerDay: 100}, 50, 51, 0,
+			Refusal{Kind: TokensPerMinute, Limit: 50, TooLarge: true}},
 		{"the longest wait wins", Limits{RequestsPerMinute: 1, TokensPerDay: 100, Concurrent: 1}, 60, 41, 0,
 			Refusal{Kind: TokensPerDay, Limit: 100, RetryAfter: 12 * time.Hour}},
 	} {
@@ -126,7 +128,20 @@ func TestBudgetsBeginAnewWithTheirDayAndMonth(t *testing.T) {
 		t.Errorf("got %+v, want 100 of the first of December", spent)
 	}
 
+	january := december.AddDate(0, 1, 0)
+	b, by = one(Limits{TokensPerMonth: 100})
+	long := admit(t, b, by, 40, december)
+	admit(t, b, by, 50, january)
+	long.Settle(10, january)
+	if got := by.Tenant.Spent(january); got.MonthTokens != 50 || got.DayTokens != 50 {
+		t.Errorf("got %d this month and %d today, want 50: what December's request left is not January's", got.MonthTokens, got.DayTokens)
+	}
+
 	restarted, by := one(Limits{TokensPerDay: 120})
+	by.Tenant.Restore(Spent{Day: noon, Month: noon, DayTokens: 119, MonthTokens: 119}, december.Add(time.Hour)) // both are over
+	if got := by.Tenant.Spent(december.Add(time.Hour)); got.DayTokens != 0 || got.MonthTokens != 0 {
+		t.Errorf("got %+v of a month that is over, want nothing", got)
+	}
 	by.Tenant.Restore(spent, december.Add(time.Hour))
 	if got := refuse(t, restarted, by, 21, december.Add(time.Hour)); got.Kind != TokensPerDay {
 		t.Errorf("after a restart: got %v, want the day's budget", got)
