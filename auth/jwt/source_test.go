@@ -110,6 +110,7 @@ func TestWithoutKeysYet(t *testing.T) {
 		w := newWeb(t, public("a", key))
 		w.delay = 500 * time.Millisecond
 		v := verifier(t, w)
+		synctest.Wait() // the first fetch is under way
 		start := time.Now()
 		if err := verify(v, token(t, gojwt.SigningMethodES256, "a", key, time.Now(), nil)); err != nil {
 			t.Errorf("got %v, want to wait for the first keys", err)
