@@ -24,7 +24,7 @@ const (
 	// was in.
 	goodFor = time.Minute
 	badFor  = 10 * time.Second
-	// Answers remembered, apart from each other, so that a flood of wrong tokens pushes no good one out: some 300 bytes each.
+	// Answers remembered, apart from each other, so that a flood of wrong tokens pushes no good one out: some 350 bytes each.
 	goodEntries = 20_000
 	badEntries  = 5_000
 )

@@ -12,8 +12,8 @@ type Account struct {
 
 	mu       sync.Mutex // guards the fields below
 	limits   Limits
-	requests *window // nil while there is no such limit
-	tokens   *window // nil while there is no such limit
+	// Half a kilobyte each, so they are made when the first request asks: most keys of a large file are never used.
+	requests, tokens *window // nil while there is no such limit, too
 	// Calendar use, reservations included. It counts without a limit too, so that one set later holds for what was used before.
 	day, month           int64 // days since 1970-01-01 UTC; months since year 0
 	dayTokens, monTokens int64
@@ -30,18 +30,12 @@ func (a *Account) SetLimits(l Limits) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.limits = l
-	a.requests = windowFor(a.requests, l.RequestsPerMinute)
-	a.tokens = windowFor(a.tokens, l.TokensPerMinute)
-}
-
-func windowFor(w *window, limit int64) *window {
-	switch {
-	case limit == 0:
-		return nil
-	case w == nil:
-		return new(window)
+	if l.RequestsPerMinute == 0 {
+		a.requests = nil
 	}
-	return w
+	if l.TokensPerMinute == 0 {
+		a.tokens = nil
+	}
 }
 
 // Spent is the calendar use of an account, reservations of running requests included.

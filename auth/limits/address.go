@@ -13,7 +13,7 @@ type Addresses struct {
 	accounts *lru.Cache[netip.Prefix, *Account]
 }
 
-// NewAddresses gives each address the same limits, and remembers at most so many addresses, each about a kilobyte. An error says that
+// NewAddresses gives each address the same limits, and remembers at most so many addresses, each at most some 1,500 bytes. An error says that
 // most is not positive.
 func NewAddresses(limits Limits, most int) (*Addresses, error) {
 	accounts, err := lru.New[netip.Prefix, *Account](most)

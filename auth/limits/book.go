@@ -68,7 +68,7 @@ const maxTokens = 1 << 32
 
 // Admit asks every account for one request and tokens, which are the estimate of the prompt and the most that may be generated.
 // Either all give them, and r holds them until Settle or GiveBack, or none does, and the refusal says why. A refused request
-// counts nowhere. r must not hold a reservation. Admit allocates nothing.
+// counts nowhere. r must not hold a reservation. Admit allocates nothing but what an account needs once.
 func (b *Book) Admit(r *Reservation, by Payers, tokens int64, now time.Time) (refusal Refusal, admitted bool) {
 	if r.held {
 		panic("BUG: a reservation is used for a second request before it was given back")
@@ -108,10 +108,16 @@ func (b *Book) Admit(r *Reservation, by Payers, tokens int64, now time.Time) (re
 
 func (a *Account) advanceLocked(since time.Duration, now time.Time) {
 	slot := int64(since / slotLength)
-	if a.requests != nil {
+	if a.limits.RequestsPerMinute != 0 {
+		if a.requests == nil {
+			a.requests = new(window)
+		}
 		a.requests.advance(slot)
 	}
-	if a.tokens != nil {
+	if a.limits.TokensPerMinute != 0 {
+		if a.tokens == nil {
+			a.tokens = new(window)
+		}
 		a.tokens.advance(slot)
 	}
 	a.turnLocked(now)

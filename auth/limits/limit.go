@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -13,6 +14,23 @@ type Limits struct {
 	TokensPerMonth    int64 // prompt and completion; months begin at 00:00 UTC of their first day
 	Concurrent        int64 // requests at the same time, those that wait included
 	ColdStarts        int64 // different models that the account waits for to start, at the same time
+}
+
+// Validate names every limit that is negative.
+func (l Limits) Validate() error {
+	var errs []error
+	for _, limit := range []struct {
+		kind  Kind
+		value int64
+	}{
+		{RequestsPerMinute, l.RequestsPerMinute}, {TokensPerMinute, l.TokensPerMinute}, {TokensPerDay, l.TokensPerDay},
+		{TokensPerMonth, l.TokensPerMonth}, {Concurrent, l.Concurrent}, {ColdStarts, l.ColdStarts},
+	} {
+		if limit.value < 0 {
+			errs = append(errs, fmt.Errorf("%d %s: no limit is below 0; 0 is none", limit.value, limit.kind))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Scope is whose limits an account holds.
