@@ -10,8 +10,8 @@ type Account struct {
 	scope Scope
 	name  string
 
-	mu       sync.Mutex // guards the fields below
-	limits   Limits
+	mu     sync.Mutex // guards the fields below
+	limits Limits
 	// Half a kilobyte each, so they are made when the first request asks: most keys of a large file are never used.
 	requests, tokens *window // nil while there is no such limit, too
 	// Calendar use, reservations included. It counts without a limit too, so that one set later holds for what was used before.

@@ -15,6 +15,9 @@ func benchBook(keys int) (*Book, []Payers) {
 		for _, a := range []*Account{payers[i].Total, payers[i].Model, payers[i].Tenant, payers[i].Key} {
 			a.SetLimits(wide)
 		}
+		var r Reservation
+		b.Admit(&r, payers[i], 1, time.Now()) // makes the windows
+		r.Settle(1, time.Now())
 	}
 	return b, payers
 }
