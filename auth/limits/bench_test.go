@@ -61,6 +61,7 @@ func BenchmarkAdmitSettleParallel(b *testing.B) {
 
 func BenchmarkRefuse(b *testing.B) {
 	book, payers := benchBook(1)
+	payers[0].Key.SetLimits(Limits{}) // forgets what making the book used
 	payers[0].Key.SetLimits(Limits{TokensPerMinute: 100})
 	now := time.Now()
 	if refusal, ok := book.Admit(new(Reservation), payers[0], 100, now); !ok {
