@@ -66,3 +66,30 @@ func TestAddressesAreLimitedAndBounded(t *testing.T) {
 		t.Error("room for none: accepted")
 	}
 }
+
+func TestFirstRequestsOfAnAddressShareItsAccount(t *testing.T) {
+	addresses, err := NewAddresses(Limits{RequestsPerMinute: 1}, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := netip.MustParseAddr("192.0.2.1")
+	for range 500 {
+		caller = caller.Next()
+		var got [4]*Account
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for i := range got {
+			wg.Go(func() {
+				<-begin
+				got[i] = addresses.Account(caller)
+			})
+		}
+		close(begin)
+		wg.Wait()
+		for _, a := range got {
+			if a != got[0] {
+				t.Fatal("two accounts of one address")
+			}
+		}
+	}
+}
