@@ -38,9 +38,13 @@ func (a *Addresses) Account(address netip.Addr) *Account {
 	if known, ok := a.accounts.Get(prefix); ok {
 		return known
 	}
+	return a.add(prefix)
+}
+
+// add makes an account, unless somebody else has made it since: two first requests of one address must not get one each.
+func (a *Addresses) add(prefix netip.Prefix) *Account {
 	fresh := &Account{scope: Address}
 	fresh.SetLimits(a.limits)
-	// Two first requests of one address must not get an account each.
 	if known, ok, _ := a.accounts.PeekOrAdd(prefix, fresh); ok {
 		return known
 	}
