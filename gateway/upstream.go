@@ -63,6 +63,7 @@ func (x *exchange) prepare(e backends.Endpoint) {
 	if e.ServedName != "" && e.ServedName != x.asked {
 		x.patch.SetString(jsonbody.Model, e.ServedName)
 	}
+	x.amend(e)
 	accept := "application/json"
 	if x.stream {
 		accept = "text/event-stream"

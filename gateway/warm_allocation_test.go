@@ -2,21 +2,28 @@
 
 package gateway
 
-import "testing"
+import (
+	"testing"
+
+	"pilotlight/auth/tenants"
+)
 
 // A warm request must not begin to allocate: what each of thousands a second leaves behind, the collector takes from the others. Three
 // allocations are the tests' fake keys'; a stream has one more, of fasthttp's. The rest leaves room for what pools lose to the collector.
 func TestWarmRequestAllocatesNearlyNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name, body, answer string
+		rules              tenants.Rules
 		most               float64 // per request
 	}{
-		{"plain", warmBody + "}", warmPlain, 3.2},
-		{"stream", warmBody + `,"stream":true}`, warmStream, 4.2},
+		{"plain", warmBody + "}", warmPlain, tenants.Rules{}, 3.2},
+		{"stream", warmBody + `,"stream":true}`, warmStream, tenants.Rules{}, 4.2},
+		{"plain, limited", warmBody + "}", warmPlain, everyLimit, 3.2},
+		{"stream, limited", warmBody + `,"stream":true}`, warmStream, everyLimit, 4.2},
 	} {
 		n := 0
 		client := &scripted{give: []byte(sized(keyed(chatLine), tt.body)), more: func() bool { n--; return n >= 0 }}
-		serve := chain(t, client, tt.answer)
+		serve := chain(t, client, tt.answer, tt.rules)
 		const requests = 200
 		got := testing.AllocsPerRun(20, func() {
 			n = requests

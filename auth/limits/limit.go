@@ -6,14 +6,28 @@ import (
 	"time"
 )
 
-// Limits are what an account may use. Zero is no limit.
+// Limits are what an account may use. Zero is no limit. The names are those of the configuration and of the keys file.
 type Limits struct {
-	RequestsPerMinute int64
-	TokensPerMinute   int64 // prompt and completion
-	TokensPerDay      int64 // prompt and completion; days begin at 00:00 UTC
-	TokensPerMonth    int64 // prompt and completion; months begin at 00:00 UTC of their first day
-	Concurrent        int64 // requests at the same time, those that wait included
-	ColdStarts        int64 // different models that the account waits for to start, at the same time
+	RequestsPerMinute int64 `yaml:"requests_per_minute,omitempty"`
+	TokensPerMinute   int64 `yaml:"tokens_per_minute,omitempty"`      // prompt and completion
+	TokensPerDay      int64 `yaml:"tokens_per_day,omitempty"`         // prompt and completion; days begin at 00:00 UTC
+	TokensPerMonth    int64 `yaml:"tokens_per_month,omitempty"`       // prompt and completion; months begin at 00:00 UTC of their first day
+	Concurrent        int64 `yaml:"concurrent_requests,omitempty"`    // requests at the same time, those that wait included
+	ColdStarts        int64 `yaml:"concurrent_cold_starts,omitempty"` // different models that the account waits for to start, at the same time
+}
+
+// Or takes what is no limit in l from other.
+func (l Limits) Or(other Limits) Limits {
+	for _, f := range [...]struct{ own, other *int64 }{
+		{&l.RequestsPerMinute, &other.RequestsPerMinute}, {&l.TokensPerMinute, &other.TokensPerMinute},
+		{&l.TokensPerDay, &other.TokensPerDay}, {&l.TokensPerMonth, &other.TokensPerMonth},
+		{&l.Concurrent, &other.Concurrent}, {&l.ColdStarts, &other.ColdStarts},
+	} {
+		if *f.own == 0 {
+			*f.own = *f.other
+		}
+	}
+	return l
 }
 
 // Validate names every limit that is negative.

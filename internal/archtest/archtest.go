@@ -27,8 +27,10 @@ type layer struct {
 // layers cover the whole module: a package that is in none of them, or in two, fails the test; one that is named in full is in that one
 // only. Order does not matter.
 var layers = []layer{
-	{"auth", nil, nil,
-		"it decides on plain values, so that its tests need neither sockets nor a gateway"},
+	{"auth", []string{"auth/limits"}, nil,
+		"it decides on plain values, so that its tests need neither sockets nor a gateway; a key may hold limits"},
+	{"auth/tenants", []string{"auth", "auth/limits"}, nil,
+		"what a caller may do follows from who it is and from rules, whoever proved it and how"},
 	{"auth/limits", nil, nil,
 		"it counts and is told the time, so that its tests run in virtual time against a reference"},
 	{"auth/jwt", nil, nil,
@@ -69,7 +71,7 @@ var layers = []layer{
 		"it chooses among names and replicas by their plain values and by how a call failed; it starts nothing"},
 	{"router/prefix", nil, nil,
 		"it weighs bytes and numbers; how a replica is reached is nothing to it"},
-	{"gateway", []string{"gateway/...", "auth", "router", "activator", "backends", "backends/transport"}, nil,
+	{"gateway", []string{"gateway/...", "auth", "auth/limits", "auth/tenants", "router", "activator", "backends", "backends/transport"}, nil,
 		"the edge knows what a replica is, not how one is run: drivers stay behind the activator's interfaces"},
 	{"gateway/jsonbody", nil, nil,
 		"a parser of untrusted bytes is read and fuzzed on its own"},
@@ -85,9 +87,9 @@ var layers = []layer{
 		"flags and signals only"},
 	{"cmd/pilotlight", []string{"..."}, nil,
 		"it wires everything"},
-	{"internal/config", []string{"auth", "activator", "backends", "backends/gpu", "backends/sglang/flags", "backends/sglang/footprint", "gateway", "router"}, nil,
+	{"internal/config", []string{"auth", "auth/jwt", "auth/limits", "auth/tenants", "activator", "backends", "backends/gpu", "backends/sglang/flags", "backends/sglang/footprint", "gateway", "router"}, nil,
 		"each package owns its Config, and this one fills them in; it starts nothing, so it needs no driver"},
-	{"internal/app", []string{"auth", "router", "activator/...", "backends/...", "gateway", "gateway/histogram", "internal/config"}, nil,
+	{"internal/app", []string{"auth/...", "router", "activator/...", "backends/...", "gateway", "gateway/histogram", "internal/config"}, nil,
 		"the one place where drivers, models and the edge meet"},
 	{"internal/demo", []string{"auth", "internal/app", "internal/config", "internal/demo/..."}, nil,
 		"a demonstration shows what serve runs, through the same door"},
