@@ -124,14 +124,15 @@ func (x *exchange) measure(caller *tenants.Caller) *apiError {
 // amend writes into the request what the tenant's rules ask for.
 func (x *exchange) amend(e backends.Endpoint) {
 	a := &x.admission
+	x.askUsage(e)
+	if a.hide {
+		x.patch.IncludeUsage()
+	}
 	if a.caller == nil {
 		return
 	}
 	if a.most > 0 {
 		x.patch.Set(a.setMost, strconv.AppendInt(a.text[:0], a.most, 10))
-	}
-	if a.hide {
-		x.patch.IncludeUsage()
 	}
 	if salt := a.caller.CacheSalt(); salt != "" && x.route.stream && e.Engine == backends.EngineSGLang {
 		x.patch.SetString(jsonbody.CacheSalt, salt)
@@ -172,7 +173,7 @@ func (x *exchange) meter(data []byte) (hidden bool) {
 
 // meterAnswer does the same with an answer in one piece.
 func (x *exchange) meterAnswer(body []byte) {
-	if a := &x.admission; a.caller != nil {
+	if a := &x.admission; x.metered() {
 		a.used, a.told = sse.UsageOf(body)
 		a.answer = int64(len(body))
 	}

@@ -30,6 +30,8 @@ type exchange struct {
 	patch  jsonbody.Patch
 
 	admission admission
+	claimed   activator.Work // as the queue was told
+	weighed   bool           // it was
 
 	deadline  time.Time // timeouts.request
 	waitUntil time.Time // end of the wait for a replica
@@ -103,8 +105,8 @@ func (x *exchange) release() {
 	x.body.reset()
 	x.taken, x.model, x.route, x.asked, x.stream = false, nil, nil, "", false
 	x.deadline, x.waitUntil, x.lastIO = time.Time{}, time.Time{}, time.Time{}
-	if x.admission.caller != nil {
-		x.admission = admission{}
+	if x.metered() {
+		x.admission, x.claimed, x.weighed = admission{}, activator.Work{}, false
 	}
 	x.step, x.attempts, x.ticket, x.lease, x.target = stepAcquire, 0, nil, activator.Lease{}, nil
 	x.rid = x.rid[:0]
@@ -227,7 +229,7 @@ func (x *exchange) acquire() error {
 	if x.choice != nil {
 		x.choice.shared = true
 	}
-	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(x.fields.Body())), Hint: x.hint()})
+	ticket, err := x.model.Activator.Enqueue(x.place())
 	if err != nil {
 		return activatorError(err, x.model.Activator.Status().ETA)
 	}
@@ -341,6 +343,7 @@ func (x *exchange) finish(answered bool, now time.Time) {
 		x.choice.balancer.Learn(&x.choice.asked, x.usage)
 	}
 	x.settle(answered, now)
+	x.settleWork(answered)
 	abort := !answered && x.call != nil && len(x.rid) > 0 && x.target != nil
 	x.dropCall(now)
 	if abort {

@@ -114,7 +114,7 @@ func (s *stream) pass(event []byte) error {
 		}
 		return engineError(*engine, status)
 	}
-	if s.x.admission.caller != nil && s.x.meter(data) {
+	if s.x.metered() && s.x.meter(data) {
 		return nil
 	}
 	if named {

@@ -189,6 +189,7 @@ func (x *exchange) callFailed(err error) error {
 		outcome = router.Refused
 	}
 	x.report(outcome, now)
+	x.lease.Settle(0, 0, false)
 	x.lease.Release()
 	if !mayRetry {
 		return callError(err)
@@ -266,6 +267,7 @@ func (x *exchange) move() error {
 	x.report(router.Failed, now)
 	x.rec.trace.attemptFailed(errSilent, true)
 	x.dropCall(now)
+	x.lease.Settle(0, 0, false)
 	if len(x.rid) > 0 {
 		old.shared = true
 		x.g.abort(x.target.Transport(), string(x.rid), x.lease)

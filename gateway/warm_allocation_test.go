@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pilotlight/auth/tenants"
+	"pilotlight/gateway/jsonbody"
 )
 
 // A warm request must not begin to allocate: what each of thousands a second leaves behind, the collector takes from the others. Three
@@ -32,5 +33,16 @@ func TestWarmRequestAllocatesNearlyNothing(t *testing.T) {
 		if got > tt.most {
 			t.Errorf("%s: %.2f allocations per request, want at most %v", tt.name, got, tt.most)
 		}
+	}
+}
+
+func TestPlaceInTheQueueAllocatesNothing(t *testing.T) {
+	x := &exchange{route: routes["/chat/completions"]}
+	if err := jsonbody.Scan([]byte(`{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"hello"}]}`), &x.fields); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	if n := testing.AllocsPerRun(1000, func() { total += x.place().Work.MaxOutput }); n != 0 || total == 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
