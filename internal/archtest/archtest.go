@@ -65,6 +65,8 @@ var layers = []layer{
 		"files of models come and stay there whoever needs them; when to fetch is decided elsewhere"},
 	{"backends/store/s3", []string{"backends/store"}, nil,
 		"one more place to fetch from; the store must not know which there are"},
+	{"backends/stream", []string{"backends", "backends/sglang/installed", "backends/store", "backends/store/s3"}, nil,
+		"it knows one loader of one engine and the place that it reads; when to start is decided elsewhere"},
 	{"backends/weights", []string{"backends", "backends/store", "backends/store/s3"}, nil,
 		"it knows the store and what a start may be told of it; when to fetch is decided elsewhere"},
 	{"router", []string{"backends", "backends/transport", "router/prefix"}, nil,
