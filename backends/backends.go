@@ -61,9 +61,6 @@ type Spec struct {
 	ModelPath string
 	// Weights are what the store provides; the zero value: nothing, and ModelPath is the engine's own business.
 	Weights Weights `json:",omitzero"`
-	// Stream makes the engine read its weights from ModelPath, an object store's folder, without a copy on disk. EngineSGLang only; Weights
-	// then name the other files of the same place.
-	Stream  bool `json:",omitempty"`
 	Env     map[string]string
 	Secrets []Secret
 	Dir     string // working folder; empty: the gateway's own
@@ -99,6 +96,14 @@ type Weights struct {
 	Exclude  []string `json:",omitempty"`
 	// IfPresent: the store provides what it has, and fetches nothing; else the engine gets ModelPath.
 	IfPresent bool `json:",omitempty"`
+}
+
+// Label is a word for people: the name, or else the origin.
+func (w Weights) Label() string {
+	if w.Name != "" {
+		return w.Name
+	}
+	return w.Origin
 }
 
 // Sleep is how much of its GPU memory an engine gives back while it sleeps.
@@ -137,8 +142,11 @@ type Placement struct {
 // Hash identifies the spec: equal hashes mean that a running replica need not be replaced.
 func (s *Spec) Hash() string {
 	same := *s
-	same.CacheReport = false     // more replicas do not replace those that there are
-	same.StartTimeout = 0        // how long somebody waits for it does not make another replica
+	same.CacheReport = false // more replicas do not replace those that there are
+	same.StartTimeout = 0    // how long somebody waits for it does not make another replica
+	if same.Weights.IfPresent {
+		same.Weights = Weights{} // the engine finds the same files by itself
+	}
 	b, err := json.Marshal(same) // maps are marshalled in key order
 	if err != nil {
 		panic("BUG: a spec holds only plain values: " + err.Error())

@@ -1,9 +1,6 @@
 package gateway
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // Config is the edge's own part of the file.
 type Config struct {
@@ -13,8 +10,6 @@ type Config struct {
 	MaxBodyBytes int
 	// AccessLog writes one JSON line per request.
 	AccessLog bool
-	// TrustedProxies may say in X-Forwarded-For where a request comes from. Empty: nobody may.
-	TrustedProxies []netip.Prefix
 }
 
 // DefaultMaxBodyBytes holds a dozen high-resolution images in base64.

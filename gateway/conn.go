@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pilotlight/auth"
-	"pilotlight/auth/tenants"
 )
 
 // clientConn is an accepted connection that knows whether its client is still there, and that bounds every write.
@@ -30,9 +28,7 @@ type clientConn struct {
 	closed  atomic.Bool
 	linger  atomic.Bool
 	open    *atomic.Int64 // connections now open
-	from    netip.Addr
-	key     auth.Known     // presented last; handlers' goroutine only
-	caller  tenants.Memory // whom that was; handlers' goroutine only
+	key     auth.Known    // presented last; handlers' goroutine only
 
 	// stall bounds a write that the client does not read; nanoseconds. It is that of the last model asked for.
 	stall atomic.Int64
@@ -214,7 +210,7 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 		}
 		raw, err := sc.SyscallConn()
 		if err == nil {
-			c := &clientConn{Conn: nc, socket: nc, raw: raw, hangups: l.hangups, open: l.open, from: addressOfConn(nc)}
+			c := &clientConn{Conn: nc, socket: nc, raw: raw, hangups: l.hangups, open: l.open}
 			if l.tls != nil {
 				c.secure = newSecureConn(c, l.tls)
 				c.Conn = c.secure

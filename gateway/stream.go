@@ -286,7 +286,6 @@ func (s *stream) whole() error {
 	}
 	s.x.rec.trace.answer(body)
 	s.x.learn(body, false)
-	s.x.meterAnswer(body)
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
 	s.mode, s.end = modeEnd, io.EOF

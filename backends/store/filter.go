@@ -30,7 +30,8 @@ func (f Filter) choose(files []File) []File {
 	return chosen
 }
 
-func (f Filter) check() error {
+// Check reports patterns that are none.
+func (f Filter) Check() error {
 	if _, err := compile(f.Include); err != nil {
 		return err
 	}

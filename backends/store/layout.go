@@ -230,7 +230,7 @@ type Snapshot struct {
 // Find looks for a revision in the store without asking any source: "" is "main". It returns an error that wraps ErrIncomplete where files
 // that the filter wants are missing or have another size than listed; it does not read their content.
 func (s *Store) Find(repo, revision string, filter Filter) (Snapshot, error) {
-	if err := errors.Join(CheckRepo(repo), filter.check()); err != nil {
+	if err := errors.Join(CheckRepo(repo), filter.Check()); err != nil {
 		return Snapshot{}, err
 	}
 	if revision == "" {

@@ -118,7 +118,7 @@ func TestFilterMatchesAsTheHubsClient(t *testing.T) {
 		{"a.b", "axb", false},
 		{"é*", "élan", true},
 	} {
-		if err := (Filter{Include: []string{c.pattern}}).check(); err != nil {
+		if err := (Filter{Include: []string{c.pattern}}).Check(); err != nil {
 			t.Fatal(err)
 		}
 		if got := len(Filter{Include: []string{c.pattern}}.choose([]File{{Path: c.name}})) == 1; got != c.want {

@@ -94,7 +94,7 @@ type flight struct {
 // which ends when the last of them has left; what it fetched till then is used the next time. A file that another process fetches just now
 // is waited for.
 func (s *Store) Fetch(ctx context.Context, r Request) (Snapshot, error) {
-	if err := errors.Join(CheckRepo(r.Repo), r.Filter.check()); err != nil {
+	if err := errors.Join(CheckRepo(r.Repo), r.Filter.Check()); err != nil {
 		return Snapshot{}, err
 	}
 	if r.Revision == "" {

@@ -56,7 +56,7 @@ type Problem struct {
 // error is ErrIncomplete where the revision is not in the store at all. progress, if not nil, is called about five times a second and at the
 // end.
 func (s *Store) Verify(ctx context.Context, repo, revision string, filter Filter, progress func(Progress)) (_ Report, err error) {
-	if err := errors.Join(CheckRepo(repo), filter.check()); err != nil {
+	if err := errors.Join(CheckRepo(repo), filter.Check()); err != nil {
 		return Report{}, err
 	}
 	if _, commit, err := s.commitOf(repo, cmp.Or(revision, "main")); err != nil {

@@ -39,7 +39,7 @@ type Request struct {
 	// Env looks up variables, as os.LookupEnv does: the hub's endpoint and token, an object store's credentials. nil: there are none.
 	Env func(name string) (string, bool)
 	// Progress, if not nil, is called about five times a second while something is fetched, on the goroutine that asked.
-	Progress func(Progress)
+	Progress func(store.Progress)
 }
 
 // Held are weights that stay until Close.
@@ -185,15 +185,10 @@ func (k *Keeper) Fetch(ctx context.Context, r Request) (store.Snapshot, error) {
 	if err != nil {
 		return store.Snapshot{}, err
 	}
-	var meter pace
-	began := time.Now()
-	err = k.store.Push(ctx, found, q.revision, func(p store.Progress) {
-		now := meter.note(p, time.Since(began))
-		if r.Progress != nil {
-			r.Progress(now)
-		}
-	})
-	if err != nil {
+	if r.Progress == nil {
+		r.Progress = func(store.Progress) {}
+	}
+	if err := k.store.Push(ctx, found, q.revision, r.Progress); err != nil {
 		return store.Snapshot{}, failure(err, false)
 	}
 	return found, nil
@@ -211,14 +206,14 @@ func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ st
 	if err != nil {
 		return store.Snapshot{}, failure(err, token)
 	}
-	var meter pace
+	var last store.Progress
 	began := time.Now()
 	found, err := k.store.Fetch(ctx, store.Request{
 		Repo: q.origin.Name, Revision: q.revision, Source: source, Filter: q.filter, Fresh: fresh,
 		Progress: func(p store.Progress) {
-			now := meter.note(p, time.Since(began))
+			last = p
 			if r.Progress != nil {
-				r.Progress(now)
+				r.Progress(p)
 			}
 		},
 	})
@@ -228,7 +223,7 @@ func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ st
 	if err := k.remember(q, found); err != nil {
 		return store.Snapshot{}, failure(err, token)
 	}
-	if n := meter.last.BytesFetched; n > 0 {
+	if n := last.BytesFetched; n > 0 {
 		k.log.InfoContext(ctx, "a model was fetched", "model", q.origin.Name, "from", q.origin.Kind.String(), "commit", found.Commit, "bytes", n, "duration", time.Since(began))
 	}
 	return found, nil

@@ -202,31 +202,16 @@ func TestWhoLeavesEndsTheDownload(t *testing.T) {
 	}
 }
 
-func TestPace(t *testing.T) {
-	var p pace
-	report := func(at time.Duration, done int64) Progress {
-		return p.note(store.Progress{Phase: store.Downloading, Bytes: 1000e6, BytesDone: done}, at)
-	}
-	if got := report(0, 400e6); got.Rate != 0 || got.Left != 0 || got.Detail() != "400 MB of 1.0 GB" {
-		t.Errorf("at first: %+v", got)
-	}
-	var got Progress
-	for i := 1; i <= 100; i++ { // 10 MB/s for 20 s
-		got = report(time.Duration(i)*200*time.Millisecond, 400e6+int64(i)*2e6)
-	}
-	if got.Rate < 9.9e6 || got.Rate > 10.1e6 || got.Left < 39*time.Second || got.Left > 41*time.Second {
-		t.Errorf("at 10 MB/s: %+v", got)
-	}
-	for i := 1; i <= 60; i++ { // then 20 MB/s
-		got = report(20*time.Second+time.Duration(i)*200*time.Millisecond, 600e6+int64(i)*4e6)
-	}
-	if got.Rate < 19e6 || got.Rate > 21e6 {
-		t.Errorf("at 20 MB/s: %+v", got)
-	}
-	if n := len(p.samples); n > int(paceOver/paceStep)+2 {
-		t.Errorf("%d samples are kept", n)
-	}
-	if got := p.note(store.Progress{Phase: store.Asking}, time.Minute); got.Rate != 0 || got.Detail() == "" {
-		t.Errorf("while asking: %+v", got)
+func TestDetail(t *testing.T) {
+	for want, p := range map[string]store.Progress{
+		"asking what there is":                         {},
+		"400 MB of 1.0 GB":                             {Phase: store.Downloading, Bytes: 1000e6, BytesDone: 400e6},
+		"400 MB of 1.0 GB, 10 MB/s, 1m0s left":         {Phase: store.Downloading, Bytes: 1000e6, BytesDone: 400e6, Rate: 10e6, ETA: time.Minute},
+		"1.0 MB of 2.0 MB, in part by another process": {Phase: store.Downloading, Bytes: 2e6, BytesDone: 1e6, Elsewhere: 1},
+		"": {Phase: store.Publishing, Bytes: 2e6, BytesDone: 2e6},
+	} {
+		if got := Detail(p); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

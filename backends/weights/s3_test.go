@@ -43,7 +43,7 @@ func TestTwoMachinesShareRemote(t *testing.T) {
 	hub.Fill()
 	r := Request{Weights: backends.Weights{Origin: hub.Repo}, Who: "test", Env: env(hub, "")}
 	pushed := false
-	r.Progress = func(p Progress) { pushed = pushed || p.Phase == store.Pushing && p.Bytes > 0 }
+	r.Progress = func(p store.Progress) { pushed = pushed || p.Phase == store.Pushing && p.Bytes > 0 }
 	fetched, err := machine().Fetch(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)

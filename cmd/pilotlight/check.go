@@ -14,10 +14,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"pilotlight/activator"
+	"pilotlight/backends"
 	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/backends/sglang/installed"
+	"pilotlight/backends/store"
+	"pilotlight/backends/weights"
 	"pilotlight/internal/app"
 	"pilotlight/internal/config"
 )
@@ -34,7 +37,7 @@ No engine is started; the Python of each SGLang command is asked which release i
 			if err != nil {
 				return usageError{err}
 			}
-			if err := config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir)); err != nil {
+			if err := config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir), stored(conf)); err != nil {
 				return err
 			}
 			return printDevices(c.Context(), c.OutOrStdout(), conf)
@@ -64,6 +67,30 @@ func learned(c *cobra.Command, stateDir string) func(*config.Model) (config.Lear
 		}
 		return l, ok
 	}
+}
+
+// stored tells what the store has.
+func stored(conf *config.Config) func(backends.Weights) (config.Stored, error) {
+	return func(w backends.Weights) (config.Stored, error) {
+		s, err := openStore(conf.Store)
+		if err != nil {
+			return config.Stored{}, err
+		}
+		found, err := weights.New(s, nil).Find(w)
+		if err != nil {
+			return config.Stored{}, err
+		}
+		out := config.Stored{Path: found.Path}
+		for _, f := range found.Files {
+			out.Bytes += f.Size
+		}
+		return out, nil
+	}
+}
+
+// openStore is the store of a configuration.
+func openStore(c config.Store) (*store.Store, error) {
+	return store.New(store.Options{Path: c.Path, MaxBytes: c.MaxBytes})
 }
 
 // printDevices shows the GPUs that would be shared out here.

@@ -77,7 +77,7 @@ Run it:                 pilotlight serve -c pilotlight.yaml`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
 	})
-	root.AddCommand(serveCommand(), checkCommand(), statusCommand(), retryCommand(), keysCommand(), importCommand(), demoCommand(), benchCommand(), versionCommand(), simulatorCommand())
+	root.AddCommand(serveCommand(), checkCommand(), statusCommand(), retryCommand(), prefetchCommand(), modelsCommand(), keysCommand(), importCommand(), demoCommand(), benchCommand(), versionCommand(), simulatorCommand())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

@@ -80,6 +80,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 	for _, d := range s.Devices {
 		fmt.Fprintln(w, deviceLine(&d, now))
 	}
+	for _, p := range s.Prefetch {
+		fmt.Fprintln(w, prefetchLine(&p, now))
+	}
 	for _, m := range s.Models {
 		for _, r := range m.Replicas {
 			line := fmt.Sprintf("%s replica %d: %s for %s", m.ModelID, r.ID, r.State, since(r.Since, now))
@@ -94,6 +97,9 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 				}
 			} else if r.Phase != "" {
 				line += fmt.Sprintf(", phase %s, %.0f %%", r.Phase, r.Percent)
+				if r.Detail != "" {
+					line += ", " + r.Detail
+				}
 				if r.ETA > 0 {
 					line += ", ready in about " + seconds(r.ETA)
 				}
@@ -140,6 +146,27 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// prefetchLine says how far a model of the configuration's is on its way into the store.
+func prefetchLine(p *app.PrefetchState, now time.Time) string {
+	line := "prefetch " + p.Name + ": " + p.State
+	if p.State == "downloading" {
+		line += fmt.Sprintf(", %.0f %%", p.Percent)
+	}
+	if p.Detail != "" {
+		line += ", " + p.Detail
+	}
+	if f := p.Failure; f != nil {
+		line += fmt.Sprintf(", failed %s ago (%s): %s", since(f.At, now), f.Class, f.Message)
+		if f.RetryAt != nil && f.RetryAt.After(now) {
+			line += "; tried again in " + since(now, *f.RetryAt)
+		}
+		if f.Advice != "" {
+			line += "\n  advice: " + f.Advice
+		}
+	}
+	return line
 }
 
 // deviceLine says who holds a GPU.

@@ -21,6 +21,7 @@ import (
 	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
+	"pilotlight/backends/weights"
 	"pilotlight/gateway"
 	"pilotlight/internal/config"
 	"pilotlight/router"
@@ -54,11 +55,12 @@ type App struct {
 	totals    *activator.Totals
 	process   *process.Driver
 	static    *static.Driver
+	keeper    *weights.Keeper // nil: there is no store
+	prefetch  *prefetcher
 	ledger    *ledger.Ledger // nil: GPUs are not shared out
 	noDevices error          // why it is not known which GPUs there are
-	tenancy   *tenancy
-	keysFile  *keyring     // nil with Options.Keys
-	cert      *certificate // nil: clients are served in clear text
+	keysFile  *keyring       // nil with Options.Keys
+	cert      *certificate   // nil: clients are served in clear text
 	gateway   *gateway.Gateway
 	admin     *gateway.Admin
 	listener  net.Listener
@@ -139,6 +141,11 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, fmt.Errorf("state_dir %s: %w", c.StateDir, err)
 	}
 	undo = append(undo, func() { _ = a.process.Close() })
+	if err = a.openStore(c.Store); err != nil {
+		return nil, err
+	}
+	a.prefetch = newPrefetcher(a.keeper, a.log)
+	undo = append(undo, a.prefetch.close)
 	a.static = static.New(static.Options{Logger: a.log})
 	if a.durations, err = activator.OpenDurations(filepath.Join(c.StateDir, "durations.json"), a.log); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
@@ -154,11 +161,6 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	adopted := a.takeOver(ctx, left)
 	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
 
-	if err = a.openTenancy(c); err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() { _ = a.tenancy.close() })
-	edge.Tenants = a.tenancy.registry
 	keys := o.Keys
 	if keys == nil {
 		a.keysFile = &keyring{log: a.log}
@@ -181,9 +183,6 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err = a.telemetry.watch(a); err != nil {
-		return nil, err
-	}
-	if err = a.telemetry.watchTenants(a.tenancy.registry); err != nil {
 		return nil, err
 	}
 	to, err := a.tracing.open(c.Traces)
@@ -213,6 +212,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.serving.Go(func() { a.serve("listen", a.gateway.Serve, a.listener) })
 	a.serving.Go(func() { a.serve("admin.listen", a.admin.Serve, a.adminLn) })
+	a.prefetch.use(c, false)
 	if err = a.watch(); err != nil {
 		return nil, err
 	}
@@ -305,7 +305,7 @@ func (a *App) lifeOf(c *config.Model) activator.Config {
 
 func (a *App) launcher(c *config.Model, s *starts, keep *atomic.Bool) activator.Launcher {
 	return s.launcher(c.ModelID, &launcher{
-		spec: c.Spec, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep,
+		spec: c.Spec, keeper: a.keeper, prepared: prepared{held: map[uint64]*weights.Held{}}, log: a.log, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep,
 		guard: func(r *process.Replica, id uint64) { a.guard(c.Name, r, id) },
 	})
 }

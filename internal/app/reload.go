@@ -128,10 +128,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
 	}
-	if err := a.tenancy.registry.Adjust(next.Tenants); err != nil {
-		return err
-	}
-	if err := a.publish(next); err != nil { // models take their limits from the registry
+	if err := a.publish(next); err != nil {
 		return err
 	}
 	if keys != nil {
@@ -144,6 +141,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	a.gateway.Adjust(next.Gateway)
 	a.gateway.SetTracing(a.tracing.use(next.Traces, collector))
 	a.admin.SetToken(next.Admin.Token)
+	a.prefetch.use(next, asked)
 	a.mu.Lock()
 	a.config, a.loaded, a.needsRestart = next, time.Now(), changes.NeedRestart
 	for _, removed := range changes.Removed {

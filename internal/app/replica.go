@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync/atomic"
 
 	"pilotlight/activator"
@@ -11,6 +13,7 @@ import (
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
 	"pilotlight/backends/transport"
+	"pilotlight/backends/weights"
 )
 
 // replica is what the two drivers have in common.
@@ -35,6 +38,7 @@ type instance struct {
 	memory memory       // of its GPUs
 	freed  atomic.Int64 // bytes of it that it gave back, while it sleeps
 	keep   *atomic.Bool // the next gateway shall have it; nil: never
+	held   *weights.Held
 }
 
 func newInstance(r replica, keep *atomic.Bool) *instance {
@@ -51,9 +55,12 @@ func (i *instance) Concurrency() int { return i.Endpoint().Concurrency }
 func (i *instance) Stop(ctx context.Context, idle bool) error {
 	defer i.pool.Close()
 	if r, ok := i.replica.(*process.Replica); ok && i.keep != nil && i.keep.Load() && r.Adoptable() {
-		return nil
+		return i.held.Close() // the engine has inherited them
 	}
-	return i.replica.Stop(ctx, idle)
+	if err := i.replica.Stop(ctx, idle); err != nil {
+		return err
+	}
+	return i.held.Close()
 }
 
 // Settle is activator.Settler's. Servers that somebody else runs are not adopted.
@@ -66,10 +73,13 @@ func (i *instance) Settle(ctx context.Context) error {
 
 // launcher starts one model's replicas with the driver that its spec asks for.
 type launcher struct {
-	spec    backends.Spec
-	process *process.Driver
-	static  *static.Driver
-	ledger  *ledger.Ledger // nil: GPUs are not shared out
+	spec     backends.Spec
+	keeper   *weights.Keeper // nil: there is no store
+	prepared prepared
+	log      *slog.Logger
+	process  *process.Driver
+	static   *static.Driver
+	ledger   *ledger.Ledger // nil: GPUs are not shared out
 	// noDevices is why it is not known which GPUs there are.
 	noDevices error
 	smi       gpu.SMI
@@ -88,16 +98,30 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 		}
 		return newInstance(r, nil), nil
 	}
-	on, err := l.placement(ctx, start.ID)
-	if err != nil {
-		return nil, err
+	held := l.prepared.take(start.ID)
+	if held == nil { // of a start that an earlier gateway began, or whose model has another spec since it was prepared
+		var err error
+		if held, err = l.hold(ctx, start.ID, progress); err != nil {
+			return nil, err
+		}
 	}
-	r, err := l.process.LaunchOn(ctx, &l.spec, on, start.ID, report)
+	r, err := l.launch(ctx, start.ID, held, report)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, held.Close())
 	}
 	i := newInstance(r, l.keep)
+	i.held = held
 	i.memory = memoryOf(l.ledger, l.smi, l.spec.Model, start.ID)
 	l.guard(r, start.ID)
 	return i, nil
+}
+
+// launch starts an engine on the devices that were reserved for it, with weights of the store if it has any.
+func (l *launcher) launch(ctx context.Context, id uint64, held *weights.Held, report func(backends.Progress)) (*process.Replica, error) {
+	on, err := l.placement(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	place(&on, &l.spec, held)
+	return l.process.LaunchOn(ctx, &l.spec, on, id, report)
 }

@@ -47,6 +47,7 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	wg.Go(func() { edge = a.gateway.Shutdown(ctx) })
 	models := a.closeModels(ctx)
 	wg.Wait()
+	a.prefetch.close()
 	a.endGuards()
 	a.guards.Wait()
 	a.closeLedger()
@@ -65,10 +66,9 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	if edge != nil {
 		edge = fmt.Errorf("requests were cut: %w", edge)
 	}
-	spent := a.tenancy.close()
 	a.durations.Close()
 	a.endTracing()
-	return errors.Join(edge, models, spent, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
+	return errors.Join(edge, models, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
 }
 
 // keepReplicas lets what is ready outlive the gateway. Models that leave the configuration have no next one.

@@ -61,6 +61,14 @@ func (l tracedLauncher) Launch(ctx context.Context, start activator.Start, progr
 	return instance, err
 }
 
+// Prepare is activator.Preparer's. It is no part of the trace, which begins with the start proper.
+func (l tracedLauncher) Prepare(ctx context.Context, start activator.Start, progress func(activator.Progress)) error {
+	if p, ok := l.Launcher.(activator.Preparer); ok {
+		return p.Prepare(ctx, start, progress)
+	}
+	return nil
+}
+
 func (s *starts) begin(tracer trace.Tracer, modelID string, replica uint64) *tracedStart {
 	_, span := tracer.Start(context.Background(), "start "+modelID,
 		trace.WithAttributes(semconv.GenAIRequestModel(modelID), attribute.Int64("pilotlight.replica", int64(replica))))

@@ -18,6 +18,8 @@ type State struct {
 	Models  []ModelState `json:"models"`
 	// Devices are the GPUs that are shared out; absent if none are.
 	Devices []DeviceState `json:"devices,omitempty"`
+	// Prefetch is what the configuration wants in the store.
+	Prefetch []PrefetchState `json:"prefetch,omitempty"`
 }
 
 // ConfigState is about the configuration file.
@@ -66,6 +68,7 @@ type ReplicaState struct {
 	Limit   int     `json:"limit,omitempty"`
 	Phase   string  `json:"phase,omitempty"`
 	Percent float64 `json:"percent,omitempty"`
+	Detail  string  `json:"detail,omitempty"`      // more about the phase, such as how fast a download goes
 	ETA     float64 `json:"eta_seconds,omitempty"` // until it is ready; 0: unknown, or it is not on its way
 	Reason  string  `json:"reason,omitempty"`      // why it waits for GPUs
 	Addr    string  `json:"addr,omitempty"`
@@ -114,7 +117,7 @@ func (a *App) State() State {
 		ids[i], balancers[i] = m.id, m.balancer
 	}
 	a.mu.Unlock()
-	s.Devices = a.devices()
+	s.Devices, s.Prefetch = a.devices(), a.prefetch.states()
 	for i, m := range models {
 		s.Models = append(s.Models, m.state(ids[i], balancers[i]))
 	}
@@ -131,7 +134,7 @@ func (m *model) state(id string, b *router.Balancer) ModelState {
 		Sleeps: status.Sleeps, Wakes: status.Wakes, BadSleeps: status.BadSleeps, Sleepless: status.Sleepless,
 	}
 	for _, r := range status.Replicas {
-		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Unknown: r.Unknown, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, ETA: r.ETA.Seconds(), Reason: r.Reason}
+		rs := ReplicaState{ID: r.ID, State: r.State.String(), Since: r.Since, InFlight: r.InFlight, Unknown: r.Unknown, Limit: r.Limit, Phase: r.Phase, Percent: r.Percent, Detail: r.Detail, ETA: r.ETA.Seconds(), Reason: r.Reason}
 		rs.Choice = choiceState(b, r.ID)
 		if i, ok := r.Instance.(*instance); ok {
 			rs.Addr, rs.Freed = i.Endpoint().Addr, i.freed.Load()

@@ -111,7 +111,7 @@ func (r *reader) static(m *Model, model, scaling fields, v value) {
 		urls.fail("at least one URL is needed", "write urls: [http://host:30000]")
 	}
 
-	for _, name := range []string{"resources", "extra_args", "env_vars", "secrets", "model_path", "model_hf_path"} {
+	for _, name := range []string{"resources", "extra_args", "env_vars", "secrets", "model_path", "model_hf_path", "prefetch"} {
 		if field := model.get(name); field.given() {
 			field.asSecret().warn("has no effect on a static backend, whose servers somebody else starts", "remove it")
 		}
@@ -173,57 +173,4 @@ func (r *reader) checkPlaceholders(f fields, all []word) {
 		f.get("backend").fail("the command has no {port}, so the engine would not know where to listen",
 			`write "{port}" where the command takes its port`)
 	}
-}
-
-// source reads where the weights are: exactly one of model_hf_path and model_path, unless nothing uses it.
-func (r *reader) source(m *Model, f fields, command []word) {
-	hub, path := f.get("model_hf_path"), f.get("model_path")
-	hubID, local := hub.text(""), path.text("")
-	if hub.given() && path.given() {
-		path.fail("model_path and model_hf_path exclude each other", "keep one")
-		return
-	}
-	if hubID != "" {
-		hub.hubID(hubID)
-	}
-	if local != "" {
-		local = r.localPath(path, local)
-	}
-	if m.Spec.Driver == backends.DriverStatic {
-		return
-	}
-	m.Spec.ModelPath = hubID + local
-	if hub.given() || path.given() {
-		return
-	}
-	if m.Spec.Engine == backends.EngineOpenAI && !slices.ContainsFunc(append(texts(command), m.Spec.ExtraArgs...),
-		func(s string) bool { return strings.Contains(s, "{model_path}") }) {
-		return // the command names its model itself
-	}
-	f.fail("model_hf_path or model_path is needed", "write model_hf_path: owner/name, or model_path: /a/folder")
-}
-
-// hubName is Hugging Face's form of a repository id: one or two parts of at most 96 characters.
-var hubName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$`)
-
-func (v value) hubID(id string) {
-	if !hubName.MatchString(id) {
-		v.fail("is not a Hugging Face repository id", "write owner/name; a folder belongs in model_path")
-	}
-}
-
-// localPath writes out ~ and paths that begin with a dot; everything else goes to the engine as it is.
-func (r *reader) localPath(v value, path string) string {
-	switch {
-	case strings.HasPrefix(path, "store:"):
-		v.later("download the model and give its folder, or use model_hf_path")
-	case strings.Contains(path, "://"):
-		v.secret = strings.Contains(path, "@")
-		v.later("copy the weights to this machine and give their folder")
-	case strings.HasPrefix(path, "-"):
-		v.fail("begins with '-', which the engine would take for an option", "write ./"+path)
-	case strings.HasPrefix(path, "."):
-		return beside(r.file, path)
-	}
-	return r.home(v, path)
 }

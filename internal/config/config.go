@@ -20,7 +20,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"pilotlight/auth/tenants"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/gateway"
 )
@@ -36,13 +35,14 @@ type Config struct {
 	Admin  Admin
 	// StateDir is absolute: learned durations, replica records, logs.
 	StateDir string
+	Store    Store
+	// Prefetch is what is fetched when the gateway starts: the file's list, then the models that ask for it.
+	Prefetch []Prefetch
 	Devices  Devices
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
 	KeysFile string
-	// Tenants says what callers may do.
-	Tenants tenants.Rules
-	Queue   Queue
-	Traces  Traces
+	Queue    Queue
+	Traces   Traces
 	// Warnings are sorted by line; the configuration works in spite of them.
 	Warnings []Problem
 }
@@ -197,8 +197,8 @@ func (r *reader) syntax(err error) {
 }
 
 func (r *reader) config(c *Config, root value) {
-	f := root.fields("listen", "tls", "models", "admin", "state_dir", "store", "devices", "auth", "redis", "queue",
-		"telemetry", "max_body_bytes", "limits", "tenants")
+	f := root.fields("listen", "tls", "models", "admin", "state_dir", "store", "prefetch", "devices", "auth", "redis", "queue",
+		"telemetry", "max_body_bytes")
 	if root.kind() != "a mapping" {
 		return // reported; what it lacks says nothing more
 	}
@@ -211,10 +211,9 @@ func (r *reader) config(c *Config, root value) {
 	c.StateDir = r.stateDir(f.get("state_dir"))
 	r.admin(c, f.get("admin").asSecret(), f.get("listen"))
 
-	auth := f.get("auth").fields("keys_file", "jwt", "anonymous", "wrong_keys_per_minute", "trusted_proxies")
+	auth := f.get("auth").fields("keys_file", "jwt")
 	c.KeysFile = beside(r.file, r.home(auth.get("keys_file"), auth.get("keys_file").text(defaultKeysFile)))
 	r.laterJWT(auth.get("jwt"))
-	r.tenants(c, f, auth)
 
 	c.Queue = DefaultQueue()
 	queue := f.get("queue").fields("max_requests", "max_bytes")
@@ -225,6 +224,8 @@ func (r *reader) config(c *Config, root value) {
 	c.Gateway.AccessLog = telemetry.get("access_log").boolean(true)
 	r.traces(c, telemetry)
 	r.laterTopLevel(f)
+	r.store(c, f.get("store"))
+	r.prefetches(c, f.get("prefetch"))
 	c.Devices = r.devices(f.get("devices"))
 
 	models := f.get("models")
@@ -237,6 +238,11 @@ func (r *reader) config(c *Config, root value) {
 		m := r.model(item, c)
 		read = append(read, m)
 		c.Models = append(c.Models, m.model)
+	}
+	for i := range c.Models {
+		if m := &c.Models[i]; m.Prefetch {
+			c.Prefetch = append(c.Prefetch, Prefetch{Name: m.Spec.Weights.Label(), Weights: m.Spec.Weights, Model: m.Name})
+		}
 	}
 	unique(read)
 	r.fit(c, read)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"pilotlight/activator"
-	"pilotlight/auth/tenants"
 	"pilotlight/backends"
 	"pilotlight/gateway"
 	"pilotlight/router"
@@ -65,15 +64,17 @@ func TestDefaults(t *testing.T) {
 		Gateway:  gateway.Config{Listen: "127.0.0.1:8000", MaxBodyBytes: gateway.DefaultMaxBodyBytes, AccessLog: true},
 		Admin:    Admin{Listen: "127.0.0.1:9000"},
 		StateDir: "/home/op/.local/state/pilotlight",
+		Store:    Store{Path: "/home/op/.cache/huggingface/hub"},
 		Devices:  Devices{Auto: true},
-		KeysFile: "/etc/pilotlight/keys.yaml", Tenants: tenants.Rules{Answer: tenants.DefaultAnswer, WrongKeys: tenants.DefaultWrongKeys},
-		Queue:  Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
-		Traces: Traces{Sample: 0.01, TrustClient: true},
+		KeysFile: "/etc/pilotlight/keys.yaml",
+		Queue:    Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
+		Traces:   Traces{Sample: 0.01, TrustClient: true},
 		Models: []Model{{
 			Name: "a", ModelID: "a:b@c+d", RequiresAuth: true, Line: 1,
 			Spec: backends.Spec{
 				Model: "a", ModelID: "a:b@c+d", ServedName: "a-b-c-d", Engine: backends.EngineSGLang, Driver: backends.DriverProcess,
 				Command: []string{"python3", "-m", "sglang.launch_server"}, ModelPath: "org/a", Probe: "/health",
+				Weights:      backends.Weights{Origin: "org/a", IfPresent: true},
 				StartTimeout: 20 * time.Minute,
 			},
 			Activator: defaults, Cold: gateway.DefaultCold(), Timeouts: gateway.DefaultTimeouts(),

@@ -25,9 +25,10 @@ import (
 // in --api-key is masked here, and so are values of env_vars that are or may be secrets. Besides w it only
 // looks whether files exist. The error is w's.
 //
-// learned tells of a model's starts on this machine; nil: nobody knows.
-func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string, learned func(*Model) (Learned, bool)) error {
-	d := describer{config: c, commandLine: commandLine, learned: learned, exists: exists, lookPath: exec.LookPath}
+// learned tells of a model's starts on this machine, stored of what the store has; an error of that wraps store.ErrIncomplete where it lacks
+// something. nil: nobody knows.
+func Describe(w io.Writer, c *Config, commandLine func(*backends.Spec) []string, learned func(*Model) (Learned, bool), stored func(backends.Weights) (Stored, error)) error {
+	d := describer{config: c, commandLine: commandLine, learned: learned, stored: stored, exists: exists, lookPath: exec.LookPath}
 	d.all()
 	_, err := w.Write(d.out.Bytes())
 	return err
@@ -42,6 +43,7 @@ type describer struct {
 	config      *Config
 	commandLine func(*backends.Spec) []string
 	learned     func(*Model) (Learned, bool)
+	stored      func(backends.Weights) (Stored, error)
 	exists      func(path string) bool
 	lookPath    func(program string) (string, error)
 	out         bytes.Buffer
@@ -65,12 +67,12 @@ func (d *describer) all() {
 	}
 	d.line(0, "admin        %s, %s", c.Admin.Listen, token)
 	d.line(0, "state_dir    %s", c.StateDir)
+	d.store()
 	d.line(0, "devices      %s", c.Devices)
 	d.line(0, "keys_file    %s", c.KeysFile)
 	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
 	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
 	d.traces(c.Traces)
-	d.tenantLines(c.Tenants, c)
 	for i := range c.Models {
 		d.line(0, "")
 		d.model(&c.Models[i])
@@ -110,9 +112,6 @@ func (d *describer) model(m *Model) {
 		access = "open to callers without a key"
 	}
 	d.line(1, "names        %s (%s)", strings.Join(names, ", "), access)
-	if text := limitText(d.config.Tenants.Models[m.ModelID]); text != "" {
-		d.line(1, "limits       %s, of all tenants together", text)
-	}
 	if m.Spec.Driver == backends.DriverStatic {
 		d.line(1, "backend      static, engine %s, %s, probe %s", m.Spec.Engine, strings.Join(m.Spec.URLs, " "), m.Spec.Probe)
 		key := "none"
@@ -126,6 +125,7 @@ func (d *describer) model(m *Model) {
 		if m.options != nil {
 			d.options(m)
 		}
+		d.weights(m)
 		if m.Spec.Dir != "" {
 			d.line(1, "folder       %s", m.Spec.Dir)
 		}

@@ -60,6 +60,8 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.NeedRestart, "listen", old.Gateway.Listen, fresh.Gateway.Listen)
 	note(&c.NeedRestart, "admin.listen", old.Admin.Listen, fresh.Admin.Listen)
 	note(&c.NeedRestart, "state_dir", old.StateDir, fresh.StateDir)
+	note(&c.NeedRestart, "store", old.Store, fresh.Store)
+	note(&c.Settings, "prefetch", old.Prefetch, fresh.Prefetch)
 	note(&c.NeedRestart, "devices", old.Devices, fresh.Devices)
 	tls := &c.Settings // other files
 	if (old.TLS == TLS{}) != (fresh.TLS == TLS{}) {
@@ -74,12 +76,6 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.Settings, "telemetry.traces", was, is)
 	note(&c.Settings, "admin.token", old.Admin.Token, fresh.Admin.Token)
 	note(&c.Settings, "auth.keys_file", old.KeysFile, fresh.KeysFile)
-	note(&c.Settings, "auth.anonymous", old.Tenants.Anonymous, fresh.Tenants.Anonymous)
-	note(&c.Settings, "auth.wrong_keys_per_minute", old.Tenants.WrongKeys, fresh.Tenants.WrongKeys)
-	note(&c.Settings, "auth.trusted_proxies", old.Gateway.TrustedProxies, fresh.Gateway.TrustedProxies)
-	note(&c.Settings, "limits", [2]any{old.Tenants.Total, old.Tenants.Answer}, [2]any{fresh.Tenants.Total, fresh.Tenants.Answer})
-	note(&c.Settings, "models[].limits", old.Tenants.Models, fresh.Tenants.Models)
-	note(&c.Settings, "tenants", old.Tenants.Tenants, fresh.Tenants.Tenants)
 	note(&c.Settings, "queue", old.Queue, fresh.Queue)
 	return c
 }

@@ -124,7 +124,7 @@ func TestExamples(t *testing.T) {
 				}
 			}
 			var out bytes.Buffer
-			if err := Describe(&out, c, launch, nil); err != nil || out.Len() == 0 {
+			if err := Describe(&out, c, launch, nil, nil); err != nil || out.Len() == 0 {
 				t.Errorf("Describe: %v", err)
 			}
 		})
@@ -144,7 +144,7 @@ func TestDescribeReportsTheWriter(t *testing.T) {
 	if err := write.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Describe(write, c, launch, nil); !errors.Is(err, os.ErrClosed) {
+	if err := Describe(write, c, launch, nil, nil); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("got %v, want the writer's error", err)
 	}
 }

@@ -26,7 +26,9 @@ type Model struct {
 	Cold      gateway.Cold
 	Timeouts  gateway.Timeouts
 	Routing   gateway.Routing
-	Line      int // where the entry begins in the file
+	// Prefetch: Spec.Weights are fetched when the gateway starts, not only when a replica does.
+	Prefetch bool
+	Line     int // where the entry begins in the file
 
 	masked        map[string]bool // names of Spec.Env whose text Describe hides
 	options       *options        // nil: the engine is not SGLang, or is not started by us
@@ -61,7 +63,7 @@ const maxClientName = 200
 func (r *reader) model(v value, c *Config) modelFields {
 	f := v.fields("name", "model_id", "aliases", "model_hf_path", "model_path", "stream_model", "resources", "gpu_share",
 		"extra_args", "env_vars", "requires_auth", "scaling", "prefetch", "image", "secrets", "pinned", "priority", "queue",
-		"cold", "timeouts", "routing", "backend", "limits")
+		"cold", "timeouts", "routing", "backend")
 	read := modelFields{name: f.get("name"), id: f.get("model_id")}
 	if v.kind() != "a mapping" {
 		return read // reported; what it lacks says nothing more
@@ -82,7 +84,6 @@ func (r *reader) model(v value, c *Config) modelFields {
 		read.aliases = append(read.aliases, alias)
 	}
 
-	r.modelLimits(c, m.ModelID, f.get("limits"))
 	m.Cold = r.cold(f.get("cold"))
 	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "window", "sleep_after", "sleep")
 	m.Activator = r.scaling(scaling)
@@ -97,7 +98,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	gpu := resources.get("gpu")
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
 	r.checkArgs(&m, f, command, gpuKnown)
-	r.source(&m, f, command)
+	r.source(&m, f, command, c)
 	r.sharing(&m, f, gpu)
 	r.checkMemory(&m, gpu, f.get("extra_args"))
 	r.sleep(&m, scaling, f.get("gpu_share"))

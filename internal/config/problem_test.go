@@ -59,7 +59,7 @@ func TestRefused(t *testing.T) {
 		{"a host with a space", replace(t, "127.0.0.1:8000", "'my host:8000'"), "is not host:port"},
 		{"an address of tags", replace(t, "127.0.0.1:8000", "!!binary aGk="), "got the tag !!binary"},
 		{"a broken second document", valid + "---\n[", "not valid YAML"},
-		{"a secret in a folder's URL", replace(t, "model_hf_path: org/a", "model_path: 's3://me:sesame@bucket'"), "not supported yet"},
+		{"a secret in a folder's URL", replace(t, "model_hf_path: org/a", "model_path: 's3://me:sesame@bucket'"), "holds credentials"},
 		{"variables as text", withField("env_vars: HF_TOKEN=sesame"), "env_vars: expected a mapping, got text"},
 		{"variables as a list", withField("env_vars: [HF_TOKEN=sesame]"), "expected a mapping, got a list"},
 		{"a variable and its text as a name", withField("env_vars: {'HF_TOKEN=sesame': }"), "write NAME: value"},

@@ -72,8 +72,7 @@ type answer struct {
 	message   string
 	done      bool // [DONE] came
 	beats     int
-	beat      string // the last one
-	tokens    int64  // used, of an answer in one piece
+	heard     []string // the heartbeats
 	firstByte time.Duration
 	took      time.Duration
 	err       error // of the transport
@@ -116,9 +115,6 @@ func (s *server) send(ctx context.Context, key, body string, stream bool, header
 	var doc struct {
 		Error   *struct{ Code, Message string }
 		Choices []struct{ Message struct{ Content string } }
-		Usage   struct {
-			Total int64 `json:"total_tokens"`
-		}
 	}
 	b, err := io.ReadAll(resp.Body)
 	if err == nil {
@@ -128,7 +124,6 @@ func (s *server) send(ctx context.Context, key, body string, stream bool, header
 		a.err = fmt.Errorf("%w: %.200s", err, b)
 		return a
 	}
-	a.tokens = doc.Usage.Total
 	if doc.Error != nil {
 		a.code, a.message = doc.Error.Code, doc.Error.Message
 	} else if len(doc.Choices) > 0 {
@@ -152,7 +147,7 @@ func (a *answer) readStream(r io.Reader) {
 		switch {
 		case strings.HasPrefix(line, ":"):
 			a.beats++
-			a.beat = line
+			a.heard = append(a.heard, line)
 		case !ok:
 		case data == "[DONE]":
 			a.done = true
