@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
@@ -19,6 +18,9 @@ import (
 
 // ErrHashMismatch is a file whose content was twice not what the source says.
 var ErrHashMismatch = errors.New("the content does not have the hash that the source lists")
+
+// ErrUnverified is what a Fetch with Options.Unverified ends in.
+var ErrUnverified = errors.New("fetched without a check, and not published")
 
 // ErrDiskFull is a disk that cannot take what is to be fetched.
 var ErrDiskFull = errors.New("not enough disk space")
@@ -36,8 +38,10 @@ type download struct {
 	changed *sync.Cond
 	todo    []*transfer // not opened yet; guarded by mu, as are the following
 	open    []*transfer // with chunks that nobody has taken
-	opening int
-	blobs   map[string]string // blob by path
+	// unclaimed is how many bytes nobody has taken yet, counted in whole chunks and including files that were not opened.
+	unclaimed int64
+	workers   workers
+	blobs     map[string]string // blob by path
 }
 
 // download brings the contents of files into the store and returns the blob of each path. budget is asked whether so many bytes may be added.
@@ -69,6 +73,8 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 			continue
 		}
 		d.todo = append(d.todo, t)
+		t.unclaimed = int64(chunks(t.Size)) * chunk
+		d.unclaimed += t.unclaimed
 		need += t.Size - onDisk(dir, t.key)
 		t.counted = marked(dir.root, t.key, t.Size)
 		m.update(func(p *Progress) { p.BytesDone += t.counted })
@@ -82,39 +88,8 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 		return nil, err
 	}
 
-	defer context.AfterFunc(ctx, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.changed.Broadcast()
-	})()
 	opened := make(chan *transfer, len(d.todo)) // to be closed whatever happens
-	var workers sync.WaitGroup
-	for range s.connections {
-		workers.Go(func() {
-			for ctx.Err() == nil {
-				t, chunks, whole, ok := d.next(ctx)
-				if !ok {
-					return
-				}
-				var err error
-				switch {
-				case chunks == nil:
-					err = d.begin(ctx, t, opened)
-				case whole:
-					err = d.fetchWhole(ctx, t, chunks)
-				default:
-					err = d.fetchChunk(ctx, t, chunks[0])
-				}
-				if err != nil {
-					if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-						err = fmt.Errorf("%w: %w", ErrDiskFull, err)
-					}
-					cancel(fmt.Errorf("%s: %w", t.Path, err))
-				}
-			}
-		})
-	}
-	workers.Wait()
+	d.work(ctx, opened, func(err error) { cancel(err) })
 	close(opened)
 	var errs []error
 	if ctx.Err() != nil {
@@ -128,6 +103,9 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 	}
 	if len(d.blobs) != len(files) {
 		panic(fmt.Sprintf("BUG: %d of %d files were fetched without an error", len(d.blobs), len(files)))
+	}
+	if s.unverified {
+		return nil, ErrUnverified
 	}
 	return maps.Clone(d.blobs), nil
 }
@@ -152,41 +130,6 @@ func (s *Store) room(path string, need int64) error {
 			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(s.reserve)), humanize.IBytes(uint64(free)), path)
 	}
 	return nil
-}
-
-// next is what a worker does next: a chunk of an open file, all that are missing of one that only comes whole, or (nil chunks) opening one.
-func (d *download) next(ctx context.Context) (t *transfer, chunks []int, whole, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for ctx.Err() == nil {
-		for _, t := range d.open {
-			n := 1
-			if t.single {
-				if t.active > 0 {
-					continue // till those that asked for parts have given them back
-				}
-				n = len(t.wait)
-			}
-			chunks := t.wait[:n:n]
-			t.wait = t.wait[n:]
-			t.active++
-			if len(t.wait) == 0 {
-				d.open = slices.DeleteFunc(d.open, func(o *transfer) bool { return o == t })
-			}
-			return t, chunks, t.single, true
-		}
-		if len(d.todo) > 0 {
-			t := d.todo[0]
-			d.todo = d.todo[1:]
-			d.opening++
-			return t, nil, false, true
-		}
-		if d.opening == 0 && len(d.open) == 0 {
-			return nil, nil, false, false
-		}
-		d.changed.Wait()
-	}
-	return nil, nil, false, false
 }
 
 // blobName is the blob that has a transfer's content, or "" while that is not known.

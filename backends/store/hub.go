@@ -25,7 +25,7 @@ type HubOptions struct {
 	Repo        string // "org/name", or "name" for the oldest models
 	Endpoint    string // "" is DefaultEndpoint; HF_ENDPOINT of the official client
 	Token       string // "" is anonymous; sent to the endpoint's own scheme, host and port only
-	Connections int    // idle connections to keep; 0 is 8
+	Connections int    // idle connections to keep; 0 is 32
 }
 
 // Hub is a Source that speaks the protocol of huggingface_hub 2.4 (its plain file downloads, not Xet).
@@ -34,8 +34,9 @@ type Hub struct {
 	base string // endpoint without a final slash
 	web  *web
 
-	mu        sync.Mutex // guards locations
+	mu        sync.Mutex // guards the fields below
 	locations map[string]string
+	asking    map[string]chan struct{} // closed when somebody has asked where a file lies
 }
 
 // NewHub checks the options; it connects to nothing.
@@ -55,7 +56,7 @@ func NewHub(o HubOptions) (*Hub, error) {
 	}
 	return &Hub{
 		repo: o.Repo, base: strings.TrimRight(base.String(), "/"), web: newWeb(base, o.Token, o.Connections),
-		locations: map[string]string{},
+		locations: map[string]string{}, asking: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -206,13 +207,17 @@ func (h *Hub) refusal(resp *http.Response, missing error) error {
 	return kind
 }
 
-// Open asks the hub where the file lies once and goes there directly for further ranges, until that address is refused, as signed
-// addresses are when they get old.
+// Open asks the hub where the file lies once, however many ask for parts of it at once, because hubs count such questions. Further parts are
+// had there directly, until that address is refused, as signed addresses are when they get old.
 func (h *Hub) Open(ctx context.Context, commit string, file File, offset, length int64) (io.ReadCloser, error) {
 	key := commit + "/" + file.Path
-	h.mu.Lock()
-	known := h.locations[key]
-	h.mu.Unlock()
+	known, answer, err := h.location(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if answer != nil {
+		defer answer()
+	}
 	if known != "" {
 		r, resp, _, err := h.web.ranged(ctx, known, nil, file.Size, offset, length)
 		if r != nil || err != nil {
@@ -222,7 +227,9 @@ func (h *Hub) Open(ctx context.Context, commit string, file File, offset, length
 			return nil, h.refusal(resp, ErrFileNotFound)
 		}
 		h.mu.Lock()
-		delete(h.locations, key)
+		if h.locations[key] == known {
+			delete(h.locations, key)
+		}
 		h.mu.Unlock()
 	}
 	address := h.base + "/" + h.repo + "/resolve/" + commit + "/" + escapePath(file.Path)
@@ -242,6 +249,36 @@ func (h *Hub) Open(ctx context.Context, commit string, file File, offset, length
 		h.mu.Unlock()
 	}
 	return r, nil
+}
+
+// location is where a file is known to lie; "" is for the caller to ask, who calls answer when it has, or has not, been told. Others that
+// want to know wait for that, if answer is not nil.
+func (h *Hub) location(ctx context.Context, key string) (known string, answer func(), err error) {
+	h.mu.Lock()
+	known, asking := h.locations[key], h.asking[key]
+	if known == "" && asking == nil {
+		asked := make(chan struct{})
+		h.asking[key] = asked
+		h.mu.Unlock()
+		return "", func() {
+			h.mu.Lock()
+			delete(h.asking, key)
+			h.mu.Unlock()
+			close(asked)
+		}, nil
+	}
+	h.mu.Unlock()
+	if known != "" {
+		return known, nil, nil
+	}
+	select {
+	case <-asking:
+	case <-ctx.Done():
+		return "", nil, context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.locations[key], nil, nil // "": the hub serves it itself, or did not answer, and everybody asks
 }
 
 // described compares what the hub says about a file with the listing: X-Repo-Commit, X-Linked-Size and X-Linked-ETag, or ETag.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -20,12 +21,15 @@ const (
 	// ours is the part of a model's folder that the hub's client does not know, on the same file system as its blobs.
 	ours     = ".pilotlight"
 	partials = ours + "/partial"
-	// chunk is the unit of progress that survives this process: what a connection was fetching when we were killed is at most this much.
-	// At 8 MiB a request's 30 ms of latency costs 1.5 % of the 2 s that a connection of 4 MB/s takes.
-	chunk = 8 << 20
+	// chunk is the unit of progress that survives this process: a connection that was cut off loses less than this much, and in files
+	// without a hash less than durableRun.
+	chunk = 1 << 20
+	// durableRun is how much of a file without a hash is flushed to disk at a time, before its marks are set.
+	durableRun = 8 << 20
 )
 
-// partial is an unfinished file: KEY.data of the final size, and KEY.marks, which says for each chunk whether it is there. Data is written
+// partial is an unfinished file: KEY.data of the final size, and (where there are several chunks) KEY.marks, which says for each whether it
+// is there. Data is written
 // before its mark, so after kill -9 every mark is true; after a power cut one may not be, which the hash at the end finds (where there is no
 // hash, data is flushed to disk before its mark).
 type partial struct {
@@ -33,7 +37,7 @@ type partial struct {
 	size    int64
 	durable bool
 	data    *os.File
-	marks   *os.File
+	marks   *os.File // nil in a file of one chunk
 	header  string
 
 	mu      sync.Mutex
@@ -57,6 +61,9 @@ func openPartial(root *os.Root, key string, file File) (p *partial, err error) {
 	}()
 	if p.data, err = root.OpenFile(p.name+".data", os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return p, err
+	}
+	if len(p.done) < 2 { // nothing is worth being remembered of it
+		return p, p.reset()
 	}
 	if p.marks, err = root.OpenFile(p.name+".marks", os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return p, err
@@ -116,14 +123,19 @@ func (p *partial) reset() error {
 	clear(p.done)
 	p.missing = len(p.done)
 	// The marks go first: an end in between must not leave marks for data that is gone.
-	if err := p.marks.Truncate(0); err != nil {
-		return err
+	if p.marks != nil {
+		if err := p.marks.Truncate(0); err != nil {
+			return err
+		}
 	}
 	if err := p.data.Truncate(0); err != nil {
 		return err
 	}
 	if err := p.data.Truncate(p.size); err != nil {
 		return err
+	}
+	if p.marks == nil {
+		return nil
 	}
 	marks := append([]byte(p.header), make([]byte, len(p.done))...)
 	for i := range p.done {
@@ -136,21 +148,25 @@ func (p *partial) reset() error {
 // span is where chunk i lies in the file.
 func (p *partial) span(i int) (offset, length int64) { return span(i, p.size) }
 
-// mark records that chunk i has been written, and says whether it was the last one missing.
-func (p *partial) mark(i int) (last bool, err error) {
+// mark records that the chunks from i on and before to have been written, and says whether the last one missing is among them.
+func (p *partial) mark(i, to int) (last bool, err error) {
 	if p.durable {
 		if err := unix.Fdatasync(int(p.data.Fd())); err != nil {
 			return false, err
 		}
 	}
-	if _, err := p.marks.WriteAt([]byte{'1'}, int64(len(p.header)+i)); err != nil {
-		return false, err
+	if p.marks != nil {
+		if _, err := p.marks.WriteAt(bytes.Repeat([]byte{'1'}, to-i), int64(len(p.header)+i)); err != nil {
+			return false, err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.done[i] {
-		p.done[i] = true
-		p.missing--
+	for ; i < to; i++ {
+		if !p.done[i] {
+			p.done[i] = true
+			p.missing--
+		}
 	}
 	p.changed.Broadcast()
 	return p.missing == 0, nil
@@ -167,6 +183,30 @@ func (p *partial) present() (n int64) {
 		}
 	}
 	return n
+}
+
+// gaps are the chunks that are missing.
+func (p *partial) gaps() (all []gap) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, done := range p.done {
+		switch n := len(all); {
+		case done:
+		case n > 0 && all[n-1].to == i:
+			all[n-1].to++
+		default:
+			all = append(all, gap{i, i + 1})
+		}
+	}
+	return all
+}
+
+// step is how many chunks get their marks at once.
+func (p *partial) step() int {
+	if p.durable {
+		return durableRun / chunk
+	}
+	return 1
 }
 
 // newHash is the hash that a file is checked with; without one that the source said, it is the sha256 that will name the blob.
@@ -236,6 +276,9 @@ func (p *partial) publish(root *os.Root, blob string) error {
 	}
 	if err := root.Rename(p.name+".data", "blobs/"+blob); err != nil {
 		return err
+	}
+	if p.marks == nil {
+		return nil
 	}
 	if err := root.Remove(p.name + ".marks"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

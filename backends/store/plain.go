@@ -28,7 +28,7 @@ type Plain struct {
 	web  *web
 }
 
-// NewPlain takes the folder's address. token, if any, is sent as a bearer token to that host only. connections 0 is 8.
+// NewPlain takes the folder's address. token, if any, is sent as a bearer token to that host only. connections 0 is 32.
 func NewPlain(address, token string, connections int) (*Plain, error) {
 	base, err := parseBase(address)
 	if err != nil {

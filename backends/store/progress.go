@@ -121,6 +121,13 @@ func (m *meter) elsewhere(n int64) {
 	m.arrived += max(0, n)
 }
 
+// came is how many bytes came in so far, here and elsewhere.
+func (m *meter) came() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.arrived
+}
+
 func (m *meter) phase(p Phase) { m.update(func(now *Progress) { now.Phase = p }) }
 
 // read is the progress at a time, which also is when the rate is measured: somebody must read about as often as sampleEvery.

@@ -115,7 +115,7 @@ func TestProgressOfAnotherProcess(t *testing.T) {
 		offset, length := other.span(i)
 		_, err := other.data.WriteAt(content[offset:offset+length], offset)
 		if err == nil {
-			_, err = other.mark(i)
+			_, err = other.mark(i, i+1)
 		}
 		if err != nil {
 			t.Fatal(err)

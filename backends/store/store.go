@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// defaultConnections is as many as the hub's own client opens for a snapshot (snapshot_download's max_workers).
-const defaultConnections = 8
-
 // Options say where a store lies and how it fetches.
 type Options struct {
 	Path        string       // the hub client's cache folder (HF_HUB_CACHE); made when first needed
-	Connections int          // per download, at once; 0 is 8
+	Connections int          // the most per download, at once, of which it uses as many as help; 0 is 32
 	Reserve     int64        // bytes of disk to leave free; 0 is none
 	MaxBytes    int64        // budget of all models together; models that are not in use are removed for new ones; 0: the disk's size
 	Remote      Remote       // a second tier; nil: none
 	Logger      *slog.Logger // nil: silent
+	// Unverified leaves out the check of contents, to measure what it costs. Nothing is published then: Fetch ends in ErrUnverified when all
+	// bytes are on disk.
+	Unverified bool
 }
 
 // Store is a folder of models. Its methods are safe for concurrent use, also by several processes on one folder.
@@ -34,6 +34,7 @@ type Store struct {
 	maxBytes    int64
 	remote      Remote
 	log         *slog.Logger
+	unverified  bool
 	backoff     time.Duration // the first wait before asking again; tests shorten it
 
 	mu      sync.Mutex // guards flights
@@ -52,7 +53,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, remote: o.Remote, log: o.Logger, backoff: time.Second, flights: map[string]*flight{}}
+	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, remote: o.Remote, log: o.Logger, unverified: o.Unverified, backoff: time.Second, flights: map[string]*flight{}}
 	if s.connections == 0 {
 		s.connections = defaultConnections
 	}

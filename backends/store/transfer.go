@@ -18,14 +18,15 @@ type transfer struct {
 	paths []string
 	key   string // names the unfinished file and the lock: the blob's name where it is known
 
-	counted  int64 // bytes of it that the meter has; by whoever begins it, then by partial's marks and what comes in
-	partial  *partial
-	release  func() error
-	digest   chan digested
-	wait     []int // chunks that nobody has taken; guarded by download.mu, as are the following
-	active   int   // workers on it
-	single   bool  // the server gives whole files only
-	restarts int
+	unclaimed int64 // its part of download.unclaimed until it is offered
+	counted   int64 // bytes of it that the meter has; by whoever begins it, then by partial's marks and what comes in
+	partial   *partial
+	release   func() error
+	digest    chan digested
+	wait      []gap // chunks that nobody has taken; guarded by download.mu, as are the following
+	active    int   // workers on it
+	single    bool  // the server gives whole files only
+	restarts  int
 }
 
 type digested struct {
@@ -44,12 +45,6 @@ func newTransfer(f File) *transfer {
 
 // begin locks and opens a file, and offers what is missing of it.
 func (d *download) begin(ctx context.Context, t *transfer, opened chan<- *transfer) (err error) {
-	defer func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.opening--
-		d.changed.Broadcast()
-	}()
 	watch := watcher{download: d, transfer: t}
 	release, err := lock(ctx, filepath.Join(d.dir.locks, t.key+".lock"), watch.look)
 	watch.end()
@@ -58,6 +53,9 @@ func (d *download) begin(ctx context.Context, t *transfer, opened chan<- *transf
 	}
 	// While we waited for the lock, its owner may have fetched it.
 	if blob, err := d.find(t); err != nil || blob != "" {
+		d.mu.Lock()
+		d.unclaimed -= t.unclaimed
+		d.mu.Unlock()
 		if err == nil {
 			d.finished(t, blob)
 		}
@@ -77,16 +75,16 @@ func (d *download) offer(ctx context.Context, t *transfer) error {
 	present := t.partial.present()
 	d.meter.update(func(p *Progress) { p.BytesDone += present - t.counted })
 	t.counted = present
-	t.digest = make(chan digested, 1)
-	go func(result chan<- digested) {
-		hash, err := t.partial.digest(ctx, t.File)
-		result <- digested{hash, err}
-	}(t.digest)
-	var wait []int
-	for i, done := range t.partial.done { // nobody changes it yet
-		if !done {
-			wait = append(wait, i)
-		}
+	if !d.store.unverified {
+		t.digest = make(chan digested, 1)
+		go func(result chan<- digested) {
+			hash, err := t.partial.digest(ctx, t.File)
+			result <- digested{hash, err}
+		}(t.digest)
+	}
+	wait, missing := t.partial.gaps(), int64(0)
+	for _, g := range wait {
+		missing += int64(g.to-g.from) * chunk
 	}
 	if len(wait) == 0 {
 		return d.finish(ctx, t)
@@ -94,33 +92,39 @@ func (d *download) offer(ctx context.Context, t *transfer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t.wait = wait
+	d.unclaimed += missing - t.unclaimed
+	t.unclaimed = 0
 	d.open = append(d.open, t)
 	d.changed.Broadcast()
 	return nil
 }
 
-// fetchChunk gets one chunk over one connection, going on where a broken one stopped.
-func (d *download) fetchChunk(ctx context.Context, t *transfer, i int) error {
-	got, last := int64(0), false
-	offset, length := t.partial.span(i)
+// fetchRun gets consecutive chunks over one connection, going on where a broken one stopped.
+func (d *download) fetchRun(ctx context.Context, r *run, buffer []byte) error {
+	t := r.t
+	at, _ := t.partial.span(r.from)
+	marked, last := r.from, false // the chunk up to which marks are set
 	err := retry(ctx, d.store.backoff, func() (progress bool, err error) {
-		n, err := d.copy(ctx, t, offset+got, length-got)
-		got += n
-		if err == nil {
-			last, err = t.partial.mark(i)
-		}
-		return n > 0, err
+		from := at
+		var now bool
+		marked, now, err = d.copy(ctx, r, &at, marked, buffer)
+		last = last || now
+		d.press(err)
+		return at > from, err
 	})
 	d.mu.Lock()
 	t.active--
+	d.workers.runs = slices.DeleteFunc(d.workers.runs, func(o *run) bool { return o == r })
 	if errors.Is(err, errNoRanges) {
 		err = nil
 		t.single = true
-		t.wait = append(t.wait, i)
+		t.wait = append(t.wait, gap{marked, r.to})
+		d.unclaimed += int64(r.to-marked) * chunk
 		if !slices.Contains(d.open, t) {
 			d.open = append(d.open, t)
 		}
-		d.meter.update(func(p *Progress) { p.BytesDone -= got }) // it comes again with the whole file
+		begun, _ := t.partial.span(marked)
+		d.meter.update(func(p *Progress) { p.BytesDone -= at - begun }) // it comes again with the whole file
 	}
 	d.changed.Broadcast()
 	d.mu.Unlock()
@@ -130,49 +134,78 @@ func (d *download) fetchChunk(ctx context.Context, t *transfer, i int) error {
 	return d.finish(ctx, t)
 }
 
-// copy writes a range of the file to disk and returns how much of it came.
-func (d *download) copy(ctx context.Context, t *transfer, offset, length int64) (n int64, err error) {
-	body, err := d.source.Open(ctx, d.commit, t.File, offset, length)
+// limit is where a run ends by now, in bytes; at is the chunk that it has come to.
+func (d *download) limit(r *run, at int) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.at = min(at, r.to-1)
+	offset, length := r.t.partial.span(r.to - 1)
+	return offset + length
+}
+
+// copy writes a run to disk from at on, which it moves on, as it does marked; last says that the file has no gaps any more.
+func (d *download) copy(ctx context.Context, r *run, at *int64, marked int, buffer []byte) (_ int, last bool, err error) {
+	t := r.t
+	end := d.limit(r, marked)
+	body, err := d.source.Open(ctx, d.commit, t.File, *at, end-*at)
 	if err != nil {
-		return 0, err
+		return marked, false, err
 	}
 	defer body.Close() // what was read is read: its error would change nothing
-	buffer := make([]byte, min(256<<10, length))
-	for n < length {
-		r, err := io.ReadAtLeast(body, buffer[:min(int64(len(buffer)), length-n)], 1)
-		if r > 0 {
-			if _, err := t.partial.data.WriteAt(buffer[:r], offset+n); err != nil {
-				return n, err
+	// How far the file must be for the next mark: a chunk, or more where a mark costs a flush.
+	step := t.partial.step()
+	next := func() int64 { return min(end, int64(marked+step)*chunk) }
+	for mark := next(); *at < end; {
+		n, err := body.Read(buffer[:min(int64(len(buffer)), mark-*at)])
+		if n > 0 {
+			if _, err := t.partial.data.WriteAt(buffer[:n], *at); err != nil {
+				return marked, last, err
 			}
-			n += int64(r)
-			d.meter.fetched(int64(r))
+			*at += int64(n)
+			d.meter.fetched(int64(n))
 		}
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
+		if *at == mark {
+			to := chunks(*at) // *at ends a chunk, be it the file's shorter last one
+			now, err := t.partial.mark(marked, to)
+			if err != nil {
+				return marked, last, err
+			}
+			marked, last = to, last || now
+			end = d.limit(r, to)
+			mark = next()
+			continue
 		}
-		if err != nil && n < length {
+		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return n, err
+			return marked, last, ended(err)
 		}
 	}
-	return n, nil
+	return marked, last, nil
 }
 
 // fetchWhole gets missing chunks from a server that gives whole files only. It is alone with the file.
-func (d *download) fetchWhole(ctx context.Context, t *transfer, chunks []int) error {
-	slices.Sort(chunks)
+func (d *download) fetchWhole(ctx context.Context, r *run, buffer []byte) error {
+	t, step := r.t, r.t.partial.step()
+	slices.SortFunc(r.whole, func(a, b gap) int { return cmp.Compare(a.from, b.from) })
+	var parts []gap // of a mark each
+	for _, g := range r.whole {
+		for ; g.to-g.from > step; g.from += step {
+			parts = append(parts, gap{g.from, g.from + step})
+		}
+		parts = append(parts, g)
+	}
 	last := false
 	err := retry(ctx, d.store.backoff, func() (progress bool, err error) {
-		before := len(chunks)
-		chunks, last, err = d.readWhole(ctx, t, chunks)
-		// Fewer missing chunks are progress, though the next try begins at the file's beginning again.
-		return len(chunks) < before, err
+		before := len(parts)
+		parts, last, err = d.readWhole(ctx, t, parts, buffer)
+		d.press(err)
+		// Fewer missing parts are progress, though the next try begins at the file's beginning again.
+		return len(parts) < before, err
 	})
 	d.mu.Lock()
 	t.active--
-	d.changed.Broadcast()
 	d.mu.Unlock()
 	if err != nil || !last {
 		return err
@@ -180,32 +213,35 @@ func (d *download) fetchWhole(ctx context.Context, t *transfer, chunks []int) er
 	return d.finish(ctx, t)
 }
 
-// readWhole reads the file from its beginning, keeps the chunks that are missing, and returns those that still are.
-func (d *download) readWhole(ctx context.Context, t *transfer, chunks []int) (missing []int, last bool, err error) {
+// readWhole reads the file from its beginning, keeps the parts that are missing, and returns those that still are.
+func (d *download) readWhole(ctx context.Context, t *transfer, parts []gap, buffer []byte) (missing []gap, last bool, err error) {
 	body, err := d.source.Open(ctx, d.commit, t.File, 0, t.Size)
 	if err != nil {
-		return chunks, false, err
+		return parts, false, err
 	}
 	defer body.Close() // as in copy
-	buffer, at := make([]byte, 256<<10), int64(0)
-	for ; len(chunks) > 0; chunks = chunks[1:] {
-		offset, length := t.partial.span(chunks[0])
-		skipped, err := io.CopyN(io.Discard, body, offset-at)
+	at := int64(0)
+	for ; len(parts) > 0; parts = parts[1:] {
+		offset, _ := t.partial.span(parts[0].from)
+		end, length := t.partial.span(parts[0].to - 1)
+		end += length
+		// The structs hide WriteTo and ReadFrom, which would use buffers of their own.
+		skipped, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.LimitReader(body, offset-at)}, buffer)
 		d.meter.skipped(skipped)
-		if err != nil {
-			return chunks, false, ended(err)
+		if err != nil || skipped != offset-at {
+			return parts, false, cmp.Or(err, io.ErrUnexpectedEOF)
 		}
 		to := io.NewOffsetWriter(t.partial.data, offset)
-		n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{io.LimitReader(body, length)}, buffer)
+		n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{io.LimitReader(body, end-offset)}, buffer)
 		d.meter.skipped(n)
-		if err != nil || n != length {
-			return chunks, false, cmp.Or(err, io.ErrUnexpectedEOF)
+		if err != nil || n != end-offset {
+			return parts, false, cmp.Or(err, io.ErrUnexpectedEOF)
 		}
 		d.meter.update(func(p *Progress) { p.BytesDone += n })
-		if last, err = t.partial.mark(chunks[0]); err != nil {
-			return chunks, false, err
+		if last, err = t.partial.mark(parts[0].from, parts[0].to); err != nil {
+			return parts, false, err
 		}
-		at = offset + length
+		at = end
 	}
 	return nil, last, nil
 }
@@ -221,7 +257,16 @@ func ended(err error) error {
 // finish checks a file that is all there, and publishes it. A wrong one is fetched once more: bytes may have been damaged on their way, or
 // by a power cut.
 func (d *download) finish(ctx context.Context, t *transfer) error {
-	sum := <-t.digest
+	if d.store.unverified {
+		d.finished(t, "")
+		return errors.Join(t.partial.data.Sync(), t.end())
+	}
+	var sum digested
+	select {
+	case sum = <-t.digest:
+	case <-ctx.Done(): // much of a file that lay there may not have been read yet
+		return context.Cause(ctx)
+	}
 	t.digest = nil
 	blob, wrong := t.key, sum.err
 	switch {

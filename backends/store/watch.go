@@ -25,6 +25,7 @@ func (w *watcher) look() {
 	w.looked = time.Now()
 	m := w.download.meter
 	if first {
+		w.download.wait(1)
 		m.update(func(p *Progress) { p.Elsewhere++ })
 	}
 	t := w.transfer
@@ -43,6 +44,7 @@ func (w *watcher) look() {
 // end says that the other process has let go of the file.
 func (w *watcher) end() {
 	if !w.looked.IsZero() {
+		w.download.wait(-1)
 		w.download.meter.update(func(p *Progress) { p.Elsewhere-- })
 	}
 }
@@ -61,4 +63,11 @@ func incomplete(root *os.Root, t *transfer) (n int64) {
 		}
 	}
 	return n
+}
+
+// wait counts workers that wait for others, in whose place there may be more.
+func (d *download) wait(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.workers.waiting += n
 }
