@@ -153,7 +153,7 @@ func (o *owner) look(now moment) scaling.Observation {
 	}
 	seen.Arrived = f.entered - f.granted + f.enqueued
 	seen.Finished = f.entered - uint64(seen.InFlight)
-	if have := seen.Ready + seen.Starting; m.ledger != nil {
+	if have := seen.Ready + seen.Starting; m.ledger != nil && !o.core.rolling() { // while replicas are replaced, their devices are not free and yet theirs
 		if room := m.ledger.Room(m.name, o.core.config.Max); room < o.core.config.Max {
 			seen.Ceiling = max(1, have+room)
 		}

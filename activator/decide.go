@@ -199,17 +199,26 @@ func (m *machine) slotWithin(limit int) int {
 	return -1
 }
 
-// activate wakes or starts what is missing. A sleeper is cheaper than a start; one that is just falling asleep
-// is waited for.
-func (m *machine) activate(now moment) {
-	missing, have := m.want(), 0
+// awake counts the replicas that serve or will, heirs aside. One that is just falling asleep will, as nobody else is woken meanwhile.
+func (m *machine) awake() int {
+	n := 0
 	for i := range m.slots {
 		s := &m.slots[i]
 		if m.alive(s) && !m.heir(s) && (s.state != Asleep || s.work != workNone) {
-			missing--
-			have++
+			n++
 		}
 	}
+	return n
+}
+
+// missing is how many more should be awake.
+func (m *machine) missing() int { return m.want() - m.awake() }
+
+// activate wakes or starts what is missing. A sleeper is cheaper than a start; one that is just falling asleep
+// is waited for.
+func (m *machine) activate(now moment) {
+	have := m.awake()
+	missing := m.want() - have
 	for i := range m.slots {
 		s := &m.slots[i]
 		if missing > 0 && m.alive(s) && s.state == Asleep && s.work == workNone {
@@ -221,7 +230,7 @@ func (m *machine) activate(now moment) {
 		}
 	}
 	for ; missing > 0 && !m.failure.forbids(now); missing-- {
-		free, extra := m.freeSlot(), have >= max(1, m.config.Min)
+		free, extra := m.freeSlot(), have >= max(1, m.config.Min) && !m.rolling()
 		if free < 0 || extra && m.tight {
 			return
 		}

@@ -84,7 +84,7 @@ type change struct {
 	config   Config
 	launcher Launcher
 	subject  Subject
-	newSpec  bool // set by the owner, who knows the present hash
+	spec     uint64 // set by the owner: equal for equal hashes
 }
 
 // effect is something to be done. Immediate ones are done by the owner in order; their results are the next
@@ -110,19 +110,20 @@ type effectKind uint8
 
 const (
 	// Immediate.
-	effPublish effectKind = iota // the set of open replicas, or their limits, changed
-	effOpen                      // id, slot; idle: its in flight is known. Make its admission word
-	effGrant                     // ticket, cost → evGranted
-	effObserve                   // id → evObserved, watched from then on if busy
-	effFence                     // id, word: swap from this very word → evFenced
-	effKnown                     // id: nobody else's requests are in flight any more; idleness counts from now
-	effClose                     // id: fence whatever is in flight → evClosed
-	effSurvey                    // → evSurveyed
-	effGiveUp                    // ticket, err
-	effGone                      // id, held: nothing of it is left; give its devices back if held
-	effReply                     // reply, err
-	effChanged                   // slot, id, from, to, reason, err: for logs and metrics
-	effDone                      // the model has ended
+	effPublish  effectKind = iota // the set of open replicas, or their limits, changed
+	effOpen                       // id, slot; idle: its in flight is known. Make its admission word
+	effGrant                      // ticket, cost → evGranted
+	effObserve                    // id → evObserved, watched from then on if busy
+	effFence                      // id, word: swap from this very word → evFenced
+	effKnown                      // id: nobody else's requests are in flight any more; idleness counts from now
+	effClose                      // id: fence whatever is in flight → evClosed
+	effSurvey                     // → evSurveyed
+	effGiveUp                     // ticket, err
+	effGone                       // id, held: nothing of it is left; give its devices back if held
+	effReply                      // reply, err
+	effChanged                    // slot, id, from, to, reason, err: for logs and metrics
+	effRollBack                   // err: the spec is the one before again
+	effDone                       // the model has ended
 
 	// Taking time.
 	effReserve // id, beside (there are others, which serve: now or not at all) → evReserved

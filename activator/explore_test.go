@@ -310,6 +310,30 @@ func scenarios() []*scenario {
 			config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.Surge = 2, true }),
 		},
 		{
+			name: "replace two one by one", tenants: []string{"a"}, budget: budget{update: 1, crash: 1}, config: with(exploreConfig(2, 1), func(c *Config) { c.Min = 2 }),
+		},
+		{
+			name: "roll back", tenants: []string{"a", "a"}, budget: budget{update: 1, startFail: 1}, permanent: true, failNew: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "roll back after some tries", tenants: []string{"a", "a"}, budget: budget{update: 1, startFail: rollTries + 1}, failNew: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "roll back without room", tenants: []string{"a", "a"}, budget: budget{update: 1, startFail: 1, crash: 1}, failNew: true,
+			config: with(exploreConfig(1, 1), func(c *Config) { c.Min = 1 }),
+		},
+		{
+			name: "roll two back", tenants: []string{"a"}, budget: budget{update: 1, startFail: 1, deny: 1}, permanent: true, failNew: true, ledger: true, unwanted: true,
+			config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.Surge = 2, true }),
+		},
+		{
+			name: "there and back", tenants: []string{"a", "a"}, budget: budget{update: 2, startFail: 1}, back: true, failNew: true, config: with(exploreConfig(1, 1), surge),
+		},
+		{
+			name: "two there and back", tenants: []string{"a"}, budget: budget{update: 2}, back: true,
+			config: with(exploreConfig(2, 1), func(c *Config) { c.Min = 2 }),
+		},
+		{
 			name: "replace and unload", tenants: []string{"a", "a"}, budget: budget{update: 1, unload: 1}, hung: 1, mayFail: true, config: with(exploreConfig(1, 2), surge),
 		},
 		{
@@ -344,7 +368,7 @@ func scenarios() []*scenario {
 func (c *Counters) raise(o Counters) {
 	for _, p := range [...]struct{ to, from *uint64 }{
 		{&c.Starts, &o.Starts}, {&c.StartFailures, &o.StartFailures}, {&c.Crashes, &o.Crashes}, {&c.Evictions, &o.Evictions},
-		{&c.Sleeps, &o.Sleeps}, {&c.BadSleeps, &o.BadSleeps}, {&c.Wakes, &o.Wakes}, {&c.Preemptions, &o.Preemptions}, {&c.Revoked, &o.Revoked}, {&c.Ignored, &o.Ignored},
+		{&c.Sleeps, &o.Sleeps}, {&c.BadSleeps, &o.BadSleeps}, {&c.Wakes, &o.Wakes}, {&c.Preemptions, &o.Preemptions}, {&c.Revoked, &o.Revoked}, {&c.RollBacks, &o.RollBacks}, {&c.Ignored, &o.Ignored},
 	} {
 		*p.to = max(*p.to, *p.from)
 	}
@@ -381,7 +405,7 @@ func TestExplore(t *testing.T) {
 	// What never happened was not tested.
 	for name, n := range map[string]uint64{
 		"starts": seen.Starts, "failed starts": seen.StartFailures, "crashes": seen.Crashes, "evictions": seen.Evictions, "revoked evictions": seen.Revoked,
-		"sleeps": seen.Sleeps, "bad sleeps": seen.BadSleeps, "wakes": seen.Wakes, "preemptions": seen.Preemptions,
+		"sleeps": seen.Sleeps, "bad sleeps": seen.BadSleeps, "wakes": seen.Wakes, "preemptions": seen.Preemptions, "roll-backs": seen.RollBacks,
 	} {
 		if n == 0 {
 			t.Errorf("no scenario had %s", name)

@@ -100,8 +100,8 @@ func FuzzStepIsTotal(f *testing.F) {
 		for i := 0; i+1 < len(data); i += 2 {
 			b := data[i+1]
 			e := event{
-				kind: eventKind(data[i]) % (evClosed + 1), id: uint64(b % 5), ticket: tickets[b%8], ok: b&8 != 0, n: int(b>>5) - 1,
-				word: word(b & 3), grant: grantResult(b>>4) % 3, since: now - moment(b>>6), change: &change{config: c, newSpec: b&16 != 0},
+				kind: eventKind(data[i]) % (evSurveyed + 1), id: uint64(b % 5), ticket: tickets[b%8], ok: b&8 != 0, n: int(b>>5) - 1,
+				word: word(b & 3), grant: grantResult(b>>4) % 3, since: now - moment(b>>6), change: &change{config: c, spec: 1 + uint64(b>>4)%3},
 			}
 			if b&64 != 0 {
 				e.err = errLaunch

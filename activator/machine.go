@@ -22,7 +22,9 @@ const (
 type machine struct {
 	config     Config
 	needLedger bool   // a start asks before it launches: for devices, or to be prepared
-	spec       uint64 // counts changes of the spec
+	spec       uint64 // what replicas shall be of
+	fallback   uint64 // the spec of before, until one of spec serves; 0: none to go back to
+	worked     bool   // one of spec has served, or did when it was found
 	slots      []slot
 	queue      queue
 	nextID     uint64
@@ -34,7 +36,8 @@ type machine struct {
 	crowded bool // there were no devices for one more, so those of an old spec leave first; until the next Update
 
 	failure   failure
-	sleepless uint8 // sleeps and wakes that went wrong in a row, up to sleepTries
+	refused   failure // why the newest spec was given up for the one before; its cause is nil if it was not
+	sleepless uint8   // sleeps and wakes that went wrong in a row, up to sleepTries
 	leaving   leaving
 	leaveBy   moment // while leaving: when patience ends
 	final     bool   // leaving, and nobody is left to be served first

@@ -195,6 +195,19 @@ var mutants = []struct {
 			}
 		}
 	}}, ""},
+	{mutant{name: "nothing is rolled back", scenario: "roll back without room", after: func(w *world, e event) {
+		if e.kind == evUpdate {
+			w.core.fallback = 0
+		}
+	}}, "I10"},
+	{mutant{name: "what is rolled back is forgotten", scenario: "roll two back", after: func(w *world, e event) {
+		if w.core.refused.cause != nil && e.kind == evFailed {
+			w.core.spec = 9
+		}
+	}}, ""},
+	{mutant{name: "all of an old spec leave at once", scenario: "replace two one by one", after: tampering(evUpdate, func(w *world, s *slot) {
+		s.outlived = s.spec != w.core.spec
+	})}, "update"},
 	{mutant{name: "a cancelled start is not cancelled", scenario: "close", effect: dropping(effCancel)}, "cancel"},
 	{mutant{name: "devices are not given back", scenario: "devices", effect: dropping(effGone)}, ""},
 	{mutant{name: "devices are held by nobody", scenario: "devices", after: tampering(evReserved, func(_ *world, s *slot) { s.held = false })}, "devices"},

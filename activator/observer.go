@@ -10,6 +10,8 @@ type Observer struct {
 	ColdStart  func(ColdStart)
 	Wait       func(Wait)
 	Sleep      func(Sleep)
+	// RollBack hears of a spec that was given up for the one before, and why. It is called by the owner, too.
+	RollBack func(model, spec string, err error)
 	// SlowStart hears of a start twice: when it has taken twice as long as learned, and when it is over and was slow. It must be safe for
 	// concurrent use, like Wait.
 	SlowStart func(model string, replica uint64, s SlowStart)

@@ -11,7 +11,9 @@ import (
 type owner struct {
 	model    *Model
 	launcher Launcher
-	subject  Subject // what is started
+	subject  Subject            // what is started
+	versions map[uint64]version // specs that replicas are of, or may be again, by the machine's numbers
+	refused  *change            // what was given up for the version before
 	core     machine
 	auto     *autoscale // nil: the number of replicas is no matter of load, or there was none yet
 
@@ -33,6 +35,7 @@ func (o *owner) init(m *Model, opts Options) {
 	o.model, o.launcher, o.subject = m, opts.Launcher, Subject{Model: opts.Name, Spec: opts.SpecHash, Kin: opts.Config.Kin}
 	_, prepares := opts.Launcher.(Preparer)
 	o.core = newMachine(opts.Config, opts.Ledger != nil || prepares, opts.FirstID)
+	o.versions = map[uint64]version{o.core.spec: {o.launcher, o.subject}}
 	o.starts, o.instances, o.gates = map[uint64]*startRun{}, map[uint64]Instance{}, map[uint64]*replica{}
 	o.detached, o.cancel = context.WithCancel(context.Background())
 }
@@ -119,9 +122,12 @@ func (o *owner) prepare(e *event) {
 		if o.core.leaving != staying {
 			break
 		}
-		e.change.newSpec = e.change.subject.Spec != o.subject.Spec
-		o.launcher, o.subject = e.change.launcher, e.change.subject
-		m.queued.setLimits(e.change.config.MaxQueuedRequests, e.change.config.MaxQueuedBytes)
+		o.take(e.change)
+	case evRetry:
+		if o.refused != nil && o.core.leaving == staying {
+			*e = event{kind: evUpdate, change: o.refused}
+			o.take(e.change)
+		}
 	case evStarted:
 		o.instances[e.id] = e.instance
 		o.endStart(e.id, nil)
@@ -210,6 +216,8 @@ func (o *owner) do(f effect, now moment) {
 		}
 	case effChanged:
 		o.noteTransition(f)
+	case effRollBack:
+		o.rollBack(f.err)
 	case effDone:
 	default:
 		o.begin(f, now)

@@ -18,7 +18,7 @@ func (o *owner) publish() {
 	o.changed = false
 	o.noteSleepless()
 	c := &o.core
-	v := &view{live: c.live(), failure: c.failure, sleepless: c.sleepless >= sleepTries, counters: c.counters, subject: o.subject}
+	v := &view{live: c.live(), failure: c.failure, refused: c.refused, sleepless: c.sleepless >= sleepTries, counters: c.counters, subject: o.subject}
 	if c.leaving != staying {
 		v.leaving = c.leavingError()
 	}

@@ -82,8 +82,8 @@ func TestOldReplicaServesThoughTheNewOneFails(t *testing.T) {
 		if id := serves(t, m); id != 1 || bad.count() != 1 {
 			t.Errorf("replica %d serves after %d starts", id, bad.count())
 		}
-		if f := m.Status().LastFailure; f == nil || !f.Permanent {
-			t.Errorf("got failure %+v", f)
+		if s := m.Status(); s.RolledBack == nil || !s.RolledBack.Permanent || s.RollBacks != 1 || s.LastFailure != nil {
+			t.Errorf("got %+v", s)
 		}
 		update(t, m, &fakeLauncher{takes: time.Second}, "spec3")
 		time.Sleep(time.Second)
@@ -222,4 +222,135 @@ func TestSeveralAreReplacedOneByOne(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Who changes a model and changes it back finds it as it was.
+func TestThereAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLauncher{takes: time.Second}
+		m, old := surging(t, l)
+		defer closeModel(t, m)
+		other := &fakeLauncher{takes: 10 * time.Second}
+		for range 5 {
+			update(t, m, other, "spec2")
+			time.Sleep(5 * time.Second)
+			update(t, m, l, "spec1")
+			time.Sleep(time.Second)
+		}
+		time.Sleep(20 * time.Second)
+		if id := serves(t, m); id != 1 || l.count() != 1 || old.stops.Load() != 0 {
+			t.Errorf("replica %d serves after %d starts", id, l.count())
+		}
+		if other.count() != 5 || other.cancelled != 5 {
+			t.Errorf("%d starts of the other, %d of them cancelled", other.count(), other.cancelled)
+		}
+		update(t, m, other, "spec2") // and it is replaced like any other
+		time.Sleep(10*time.Second - time.Millisecond)
+		if id := serves(t, m); id != 1 {
+			t.Errorf("replica %d serves before its heir does", id)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if serves(t, m) == 1 || old.stops.Load() != 1 {
+			t.Errorf("got %+v", m.Status())
+		}
+	})
+}
+
+// Where the old one had to leave first, it comes back if the new one does not start, and who waits notices nothing.
+func TestRollBackWhereNobodyServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLauncher{takes: time.Second}
+		m := newTestModel(t, testConfig(), l)
+		defer closeModel(t, m)
+		wait(t, enqueue(t, m, Request{})).Release()
+		bad := &fakeLauncher{takes: time.Second, err: func(int) error { return errTest }}
+		change := func(l Launcher, hash string) {
+			if err := m.Update(testConfig(), l, hash); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		change(bad, "spec2")
+		wait(t, enqueue(t, m, Request{})).Release()
+		s := m.Status()
+		if l.count() != 2 || bad.count() != 1 || s.RolledBack == nil || !errors.Is(s.RolledBack.Cause, errTest) || s.LastFailure != nil {
+			t.Errorf("%d starts of the old one, %d of the new: %+v", l.count(), bad.count(), s)
+		}
+		m.Retry() // goes on with what was given up
+		synctest.Wait()
+		wait(t, enqueue(t, m, Request{})).Release()
+		if s := m.Status(); l.count() != 3 || bad.count() != 2 || s.RollBacks != 2 || s.RolledBack == nil {
+			t.Errorf("%d starts of the old one, %d of the new: %+v", l.count(), bad.count(), s)
+		}
+		good := &fakeLauncher{takes: time.Second}
+		change(good, "spec3")
+		wait(t, enqueue(t, m, Request{})).Release()
+		if s := m.Status(); good.count() != 1 || l.count() != 3 || s.RolledBack != nil {
+			t.Errorf("%d starts of the mended one: %+v", good.count(), s)
+		}
+		// What has served once is not given up for what was before.
+		change(bad, "spec4")
+		wait(t, enqueue(t, m, Request{})).Release()
+		change(good, "spec3")
+		if s := m.Status(); s.RolledBack != nil {
+			t.Errorf("got %+v for what is in force", s)
+		}
+	})
+}
+
+// While the old ones serve, a start that failed is tried again before the change is given up.
+func TestRollBackAfterSomeTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		m, old := surging(t, &fakeLauncher{takes: time.Second}, func(o *Options) {
+			o.Observer.RollBack = func(model, spec string, err error) { told = append(told, model+" "+spec+" "+err.Error()) }
+		})
+		bad := &fakeLauncher{takes: time.Second, err: func(int) error { return errTest }}
+		update(t, m, bad, "spec2")
+		time.Sleep(30 * time.Second)
+		if id := serves(t, m); id != 1 || bad.count() != rollTries || old.stops.Load() != 0 {
+			t.Errorf("replica %d serves after %d tries", id, bad.count())
+		}
+		closeModel(t, m)
+		if len(told) != 1 || told[0] != "m spec2 "+errTest.Error() {
+			t.Errorf("the observer heard %q", told)
+		}
+	})
+}
+
+// Several replicas are replaced one at a time, beside each other where that is possible.
+func TestReplicasAreReplacedOneByOne(t *testing.T) {
+	for _, surge := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := testConfig()
+			c.Min, c.Max, c.Surge = 3, 3, surge
+			l := &fakeLauncher{takes: time.Second}
+			m := newTestModel(t, c, l)
+			defer closeModel(t, m)
+			waitFor(t, m, 3, 10*time.Second)
+			fresh := &fakeLauncher{takes: 10 * time.Second}
+			if err := m.Update(c, fresh, "spec2"); err != nil {
+				t.Fatal(err)
+			}
+			least, most := 3, 0
+			for range 600 {
+				time.Sleep(100 * time.Millisecond)
+				synctest.Wait()
+				least, most = min(least, replicasIn(m, Ready)), max(most, replicasIn(m, Starting))
+			}
+			want := 2
+			if surge {
+				want = 3
+			}
+			if least != want || most != 1 || l.count() != 3 || fresh.count() != 3 || replicasIn(m, Ready) != 3 {
+				t.Errorf("surge %v: at least %d served, at most %d were starting at a time; %d new ones", surge, least, most, fresh.count())
+			}
+			for i := range 3 {
+				if l.instance(i).stops.Load() != 1 {
+					t.Errorf("surge %v: old replica %d was stopped %d times", surge, i, l.instance(i).stops.Load())
+				}
+			}
+		})
+	}
 }

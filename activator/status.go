@@ -18,6 +18,9 @@ type Status struct {
 	Slow *SlowStart
 	// LastFailure is the last failed start or crash; nil if there was none since the configuration changed.
 	LastFailure *FailureStatus
+	// RolledBack is why the newest spec is not in force: its starts failed, and replicas are of the one before until the next Update or
+	// Retry. nil: it is in force.
+	RolledBack *FailureStatus
 	// Leaving is set while the model is being unloaded or shut down.
 	Leaving bool
 	// Sleepless: sleeping went wrong so often that idle replicas stay awake until Config.ScaledownAfter; a new spec or a
@@ -70,6 +73,8 @@ type Counters struct {
 	Preemptions uint64
 	// Revoked evictions: a request came between the decision and the fence.
 	Revoked uint64
+	// RollBacks are new specs that were given up for the one before.
+	RollBacks uint64
 	// Ignored events made no sense in the state they met.
 	Ignored uint64
 }
@@ -84,6 +89,7 @@ type view struct {
 	reason    string
 	eta       etaView
 	failure   failure
+	refused   failure
 	subject   Subject
 	sleepless bool  // Status.Sleepless
 	live      bool  // some replica serves, or may soon
@@ -182,6 +188,9 @@ func (m *Model) Status() Status {
 			}
 		}
 		s.Replicas = append(s.Replicas, status)
+	}
+	if f := v.refused; f.cause != nil {
+		s.RolledBack = &FailureStatus{Cause: f.cause, At: m.at(f.at), Permanent: f.permanent, Count: f.count}
 	}
 	if f := v.failure; f.cause != nil {
 		s.LastFailure = &FailureStatus{Cause: f.cause, At: m.at(f.at), Permanent: f.permanent, Count: f.count}

@@ -22,7 +22,7 @@ func machineIn(t *testing.T, state State) machine {
 		Ready:    {{kind: evArrive, ticket: k}, {kind: evStarted, id: 1}, {kind: evGranted, ticket: k}},
 	}
 	steps[Asleep] = append(slices.Clone(steps[Ready]), event{kind: evTick}, event{kind: evObserved, id: 1, since: 1}, event{kind: evFenced, id: 1, ok: true}, event{kind: evSlept, id: 1})
-	steps[Draining] = append(slices.Clone(steps[Ready]), event{kind: evUpdate, change: &change{config: c, newSpec: true}}, event{kind: evClosed, id: 1, word: 1})
+	steps[Draining] = append(slices.Clone(steps[Ready]), event{kind: evUpdate, change: &change{config: c, spec: 2}}, event{kind: evClosed, id: 1, word: 1})
 	steps[Stopping] = append(slices.Clone(steps[Draining]), event{kind: evPoke}, event{kind: evObserved, id: 1})
 	steps[Failed] = append(slices.Clone(steps[Starting]), event{kind: evFailed, id: 1, err: errLaunchEnd})
 	now := moment(1)
@@ -40,7 +40,7 @@ func machineIn(t *testing.T, state State) machine {
 
 // TestTable is the table of state.go: what each event makes of a slot in each state.
 func TestTable(t *testing.T) {
-	newSpec := event{kind: evUpdate, change: &change{config: testConfig(), newSpec: true}}
+	newSpec := event{kind: evUpdate, change: &change{config: testConfig(), spec: 2}}
 	look := func(m *machine) { // as if somebody had asked
 		m.slots[0].look = lookFence
 		m.slots[0].idleSince = 1

@@ -27,12 +27,10 @@ func (m *machine) onUpdate(c *change, now moment) {
 	}
 	m.config = c.config
 	m.blocked = false
-	if c.newSpec {
-		m.spec++
-		m.failure, m.sleepless, m.crowded = failure{}, 0, false
-		for i := range m.slots { // an heir of before is as old as those it was to replace
-			m.slots[i].heir = 0
-		}
+	if c.spec != m.spec {
+		m.renew(c.spec)
+	} else {
+		m.refused = failure{} // what serves is what is wanted
 	}
 	m.lookAgain(now)
 	m.emit(effect{kind: effPublish}) // limits may have changed
@@ -158,6 +156,9 @@ func (m *machine) opened(s *slot, now moment, reason string) {
 	m.emit(effect{kind: effOpen, id: s.id, slot: m.indexOf(s), idle: !s.unknown})
 	m.become(s, Ready, now, reason)
 	m.inherit(s)
+	if s.spec == m.spec {
+		m.worked, m.fallback = true, 0
+	}
 	s.check = now + m.idleAfter()
 }
 
@@ -179,8 +180,9 @@ func (m *machine) startFailed(s *slot, e event, now moment) {
 	m.counters.StartFailures++
 	m.fail(e, isPermanent(e.err) && !m.proven(s), now)
 	m.becomeFor(s, Failed, now, "start failed", e.err)
+	spec := s.spec
 	m.forget(s)
-	if !m.live() {
+	if !m.rolledBack(spec, e.err) && !m.live() {
 		m.giveUpAll(now)
 	}
 }

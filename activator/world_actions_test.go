@@ -119,7 +119,7 @@ func (w *world) surroundings(list []action) []action {
 				add(doWork, i, 1)
 			}
 		case workLaunch:
-			if w.left.startFail > 0 && !p.cancelled {
+			if w.left.startFail > 0 && !p.cancelled && (!w.sc.failNew || p.spec > 1) {
 				add(doWork, i, 1)
 			}
 		case workSleep:
@@ -198,7 +198,11 @@ func (w *world) apply(a action) {
 		w.send(event{kind: evExited, id: w.procs[i].id, err: errCrash})
 	case doUpdate:
 		w.left.update--
-		w.send(event{kind: evUpdate, change: &change{config: w.sc.config, newSpec: true}})
+		spec := 1 + uint64(w.sc.budget.update-w.left.update)
+		if w.sc.back && spec > 2 {
+			spec = 1
+		}
+		w.send(event{kind: evUpdate, change: &change{config: w.sc.config, spec: spec}})
 	case doUnload:
 		w.left.unload--
 		w.send(event{kind: evUnload})
@@ -500,7 +504,7 @@ func (w *world) checkQuiet() {
 			w.fail("I11: replica %d is nobody's", p.id)
 		case p.exited && (s.state == Ready || s.state == Draining):
 			w.fail("crash: that of replica %d was overlooked", p.id)
-		case s.state == Ready && p.spec != w.core.spec && (!w.sc.config.Surge || w.core.crowded || w.core.final):
+		case s.state == Ready && p.spec != w.core.spec && (w.core.final || !w.core.beside() && !w.replacing()):
 			w.fail("update: replica %d of the old spec is open", p.id)
 		case s.cancelled && p.op != workNone && !p.cancelled && p.op != workStop:
 			w.fail("cancel: the start of replica %d was not told to end", p.id)
@@ -536,6 +540,18 @@ func (w *world) checkQuiet() {
 	if !coming && w.deadline() == 0 {
 		w.fail("I9: a request waits and nothing is under way")
 	}
+}
+
+// replacing: one replica of an old spec is on its way out, or its successor on the way in, or it is not time for that.
+func (w *world) replacing() bool {
+	c := &w.core
+	for i := range c.slots {
+		s := &c.slots[i]
+		if s.spec != c.spec && (s.state == Draining || s.state == Stopping || s.state == Failed) || s.spec == c.spec && s.state == Starting {
+			return true
+		}
+	}
+	return c.failure.forbids(w.now) || c.missing() > 0
 }
 
 // checkEnd is what must hold when nothing happens any more.

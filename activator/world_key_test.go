@@ -62,6 +62,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		u8(uint8(s.look)<<4 | s.tries)
 		bit(s.spec == c.spec, s.held, s.cancelled, s.exited, s.unknown, s.watched, s.preempt, s.id != 0)
 		bit(s.outlived, s.extra)
+		u8(uint8(s.spec))
 		label(s.heir)
 		due(s.check)
 		due(s.drainBy)
@@ -69,6 +70,8 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 			past(s.idleSince)
 		}
 	}
+	u8(uint8(c.spec)<<4 | uint8(c.fallback))
+	bit(c.worked, c.refused.cause != nil, w.fallback)
 	u8(c.sleepless<<4 | uint8(w.badSleeps))
 	due(c.failure.retryAt)
 	bit(c.failure.permanent, c.final, c.asking, c.blocked, c.done, w.poked, w.over, c.crowded)
@@ -109,6 +112,9 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		u8(uint8(e.kind))
 		label(e.id)
 		bit(e.ok, e.err != nil)
+		if e.change != nil {
+			u8(uint8(e.change.spec))
+		}
 		u8(uint8(e.grant))
 		ticket(e.ticket)
 		if e.kind == evObserved || e.kind == evClosed {
@@ -155,6 +161,7 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		u8(uint8(p.op))
 		bit(p.cancelled, p.alive, p.exited, p.asleep, p.broken, p.foreign, p.devices, p.spec == c.spec)
 		bit(p.beside)
+		u8(uint8(p.spec))
 	}
 	u8(0xfa)
 	for r := range w.threads {

@@ -37,6 +37,7 @@ type world struct {
 	threads   []thread
 	left      budget
 	badSleeps int8 // sleeps and wakes that the machine knows to have gone wrong, in a row
+	fallback  bool // when the spec was changed, another served, and none of the new one has since
 	over      bool // the machine said that it is done
 	bad       string
 }
@@ -127,6 +128,8 @@ type scenario struct {
 	config    Config
 	ledger    bool
 	permanent bool     // failed starts are
+	failNew   bool     // only starts of a new spec fail
+	back      bool     // the second update goes back to the first spec
 	coarse    bool     // see world.thread
 	tenants   []string // those in capital letters have a higher priority
 	charges   bool     // answers are longer than expected
@@ -317,6 +320,10 @@ func (w *world) stepOn(e event) {
 		}
 	}
 	w.countBadSleeps(&e)
+	newest := w.core.nextID
+	if e.kind == evUpdate && e.change.spec != w.core.spec {
+		w.fallback = w.core.serving(w.core.spec)
+	}
 	late := e.kind == evHurry || w.core.leaving != staying && w.core.leaveBy <= w.now
 	effs := w.core.step(e, w.now)
 	if w.mut.after != nil {
@@ -327,7 +334,7 @@ func (w *world) stepOn(e event) {
 			w.fail("I2: two grants at once")
 		}
 		if f.kind == effClose {
-			w.checkClosing(f.id)
+			w.checkClosing(f.id, newest)
 			w.checkSurplus(f.id)
 		}
 		if f.kind == effGiveUp && f.err == nil && w.core.live() {
@@ -360,19 +367,32 @@ func (w *world) countBadSleeps(e *event) {
 	}
 }
 
-// checkClosing: what serves an old spec is not told to leave before another serves in its place, unless that cannot be.
-func (w *world) checkClosing(id uint64) {
+// checkClosing: what serves an old spec is not told to leave before another serves in its place, or, where that cannot be, before the last one
+// who left has a successor that serves. What is of the present spec does not leave because of another.
+func (w *world) checkClosing(id, newest uint64) {
 	c := &w.core
 	s := c.byID(id)
-	if s == nil || s.state != Ready || s.spec == c.spec || !c.config.Surge || c.crowded || c.leaving != staying || w.sc.budget.yield > 0 {
+	if s == nil || s.state != Ready || s.extra || c.leaving != staying || w.sc.budget.yield > 0 {
+		return
+	}
+	if s.spec == c.spec {
+		if p := w.proc(id); c.indexOf(s) < c.config.Max && p != nil && p.spec == c.spec && !c.surplus(s) {
+			w.fail("update: replica %d leaves, which is of the present spec", id)
+		}
+		return
+	}
+	if c.config.Surge && !c.crowded {
+		if !c.serving(c.spec) {
+			w.fail("update: replica %d leaves, and none serves in its place", id)
+		}
 		return
 	}
 	for i := range c.slots {
-		if o := &c.slots[i]; o.spec == c.spec && o.state == Ready {
-			return
+		o := &c.slots[i]
+		if old := o.spec != c.spec; o != s && (old && (o.state == Draining || o.state == Stopping || o.look == lookClose) || !old && o.state == Starting && !o.cancelled && o.id < newest) {
+			w.fail("update: replica %d leaves beside replica %d, which is %v", id, o.id, o.state)
 		}
 	}
-	w.fail("update: replica %d leaves, and none serves in its place", id)
 }
 
 // checkSurplus: what is more than needed goes when nobody waits, and leaves as many as are needed to serve.
@@ -533,6 +553,9 @@ func (w *world) conclude(t *thread, o Outcome) {
 		return
 	}
 	t.pc = pcDone
+	if o == OutcomeFailed && w.sc.failNew && !w.fallback {
+		return // nothing was ever known to work
+	}
 	if o == OutcomeFailed && !w.sc.mayFail {
 		w.fail("I10: a request failed although nothing did")
 	}
@@ -643,6 +666,7 @@ func (w *world) begin(f effect) {
 		if !p.alive || p.op != workNone || p.asleep || p.broken {
 			w.fail("I1: opened replica %d, which does not serve", f.id)
 		}
+		w.fallback = w.fallback && p.spec != w.core.spec
 		if w.mut.reopensOldWord && w.gateOf(f.id) >= 0 {
 			return
 		}

@@ -130,6 +130,17 @@ func printState(w io.Writer, s *app.State, now time.Time) error {
 				fmt.Fprintf(w, "  advice: %s\n", slow.Remedy)
 			}
 		}
+		if f := m.RolledBack; f != nil {
+			fmt.Fprintf(w, "%s is NOT as configured: no replica of the changed model became ready, so it stays as it was before (%s ago)\n", m.ModelID, since(f.At, now))
+			fmt.Fprintf(w, "  %s: %s\n", f.Class, f.Message)
+			if f.Advice != "" {
+				fmt.Fprintf(w, "  advice: %s\n", f.Advice)
+			}
+			fmt.Fprintf(w, "  it is tried again when its configuration changes, or by: pilotlight retry %s\n", m.ModelID)
+			for _, l := range f.Lines {
+				fmt.Fprintf(w, "  | %s\n", l)
+			}
+		}
 		if f := m.Failure; f != nil {
 			fmt.Fprintf(w, "%s failed %s ago (%s): %s\n", m.ModelID, since(f.At, now), f.Class, f.Message)
 			if f.Advice != "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/router"
 )
@@ -44,7 +45,8 @@ type ModelState struct {
 	Replicas       []ReplicaState `json:"replicas"`
 	Scaling        *ScalingState  `json:"scaling,omitempty"` // absent where load does not change the number of replicas
 	Failure        *FailureState  `json:"failure,omitempty"`
-	Slow           *SlowState     `json:"slow_start,omitempty"` // a start in progress is slow, or the latest one was
+	RolledBack     *FailureState  `json:"rolled_back,omitempty"` // why the configuration's version is not in force, but the one before
+	Slow           *SlowState     `json:"slow_start,omitempty"`  // a start in progress is slow, or the latest one was
 	Starts         uint64         `json:"starts"`
 	StartFailures  uint64         `json:"start_failures"`
 	Crashes        uint64         `json:"crashes"`
@@ -153,15 +155,21 @@ func (m *model) state(id string, b *router.Balancer) ModelState {
 	if status.Slow != nil {
 		s.Slow = DescribeSlow(status.Slow)
 	}
-	if f := status.LastFailure; f != nil {
-		s.Failure = &FailureState{Class: string(failureClass(f.Cause)), Message: f.Cause.Error(), Permanent: f.Permanent, At: f.At}
-		if !f.RetryAt.IsZero() {
-			s.Failure.RetryAt = &f.RetryAt
-		}
-		var known *backends.Failure
-		if errors.As(f.Cause, &known) {
-			s.Failure.Message, s.Failure.Advice, s.Failure.Lines = known.Message, known.Advice, known.Lines
-		}
+	s.Failure, s.RolledBack = failureState(status.LastFailure), failureState(status.RolledBack)
+	return s
+}
+
+func failureState(f *activator.FailureStatus) *FailureState {
+	if f == nil {
+		return nil
+	}
+	s := &FailureState{Class: string(failureClass(f.Cause)), Message: f.Cause.Error(), Permanent: f.Permanent, At: f.At}
+	if !f.RetryAt.IsZero() {
+		s.RetryAt = &f.RetryAt
+	}
+	var known *backends.Failure
+	if errors.As(f.Cause, &known) {
+		s.Message, s.Advice, s.Lines = known.Message, known.Advice, known.Lines
 	}
 	return s
 }

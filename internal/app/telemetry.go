@@ -30,6 +30,7 @@ type telemetry struct {
 	coldStarts  metric.Float64Histogram
 	sleeps      metric.Float64Histogram
 	reloads     metric.Int64Counter
+	rollBacks   metric.Int64Counter
 }
 
 const meterName = "pilotlight"
@@ -56,7 +57,7 @@ func newTelemetry() (*telemetry, error) {
 		histograms: histograms,
 	}
 	t.meter = t.provider.Meter(meterName)
-	var errs [4]error
+	var errs [5]error
 	t.transitions, errs[0] = t.meter.Int64Counter("pilotlight.replica.transitions", metric.WithUnit("{transition}"),
 		metric.WithDescription("Changes of replicas' states, by the state entered."))
 	t.coldStarts, errs[1] = t.meter.Float64Histogram("pilotlight.start.duration", metric.WithUnit("s"),
@@ -65,6 +66,8 @@ func newTelemetry() (*telemetry, error) {
 		metric.WithDescription("Attempts to reload the configuration, by result."))
 	t.sleeps, errs[3] = t.meter.Float64Histogram("pilotlight.sleep.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of falling asleep and of waking up, by result."), metric.WithExplicitBucketBoundaries(sleepBuckets...))
+	t.rollBacks, errs[4] = t.meter.Int64Counter("pilotlight.rollbacks", metric.WithUnit("{rollback}"),
+		metric.WithDescription("Changed models of which no replica became ready and that stay as they were, by why."))
 	return t, errors.Join(errs[:]...)
 }
 
@@ -84,6 +87,9 @@ func (t *telemetry) observer(modelID string) activator.Observer {
 				result = string(failureClass(c.Err))
 			}
 			t.coldStarts.Record(context.Background(), c.Duration.Seconds(), metric.WithAttributes(model, attribute.String("result", result)))
+		},
+		RollBack: func(_, _ string, err error) {
+			t.rollBacks.Add(context.Background(), 1, metric.WithAttributes(model, attribute.String("result", string(failureClass(err)))))
 		},
 		Sleep: func(s activator.Sleep) {
 			result := "asleep"

@@ -463,7 +463,7 @@ func TestBadChangeLeavesTheOldReplica(t *testing.T) {
 	s.ask(t.Context(), "a", "m", "x", false).wants(t, "x", false)
 	pid, _, _ := s.only("m")
 	s.Write(config(simModel(t, "m", "", "--sim-fail", "oom-weights")))
-	s.Until(30*time.Second, "the failure is told", func() bool { return s.model("m").Failure != nil })
+	s.Until(30*time.Second, "the failure is told", func() bool { return s.model("m").RolledBack != nil })
 	s.ask(t.Context(), "a", "m", "y", true).wants(t, "y", true)
 	if now := s.model("m").Replicas[0].PID; now != pid {
 		t.Errorf("process %d serves, want %d", now, pid)
