@@ -13,7 +13,7 @@ import "time"
 type Work struct {
 	// Prompt is an estimate of the prompt's tokens.
 	Prompt int64
-	// MaxOutput is the most tokens that the answer may have, all choices together. 0: it is not said.
+	// MaxOutput is the most tokens that the answer may have, all choices together. 0: it is not said; below: there are none.
 	MaxOutput int64
 }
 
@@ -212,8 +212,8 @@ func (q *queue) expect(f *line, w Work) int64 {
 	case q.mean > 0:
 		output = q.mean / meanScale
 	}
-	if w.MaxOutput > 0 {
-		output = min(output, w.MaxOutput)
+	if w.MaxOutput != 0 {
+		output = min(output, max(0, w.MaxOutput))
 	}
 	return min(max(1, max(0, w.Prompt)+output), maxCost)
 }

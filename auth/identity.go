@@ -8,12 +8,26 @@ package auth
 import (
 	"errors"
 	"fmt"
+
+	"pilotlight/auth/limits"
 )
 
 // Identity is who a request comes from, whichever way it was proven. It is the unit of limits and fairness.
 type Identity struct {
 	Tenant string // never empty
-	KeyID  string // the key's public part, fit for logs; empty for Anonymous
+	KeyID  string // the key's public part, fit for logs; empty for Anonymous, and for tokens of an issuer
+	// Grant is what the key or token says beyond its tenant; nil: nothing. It is shared and must not be changed.
+	Grant *Grant
+}
+
+// Grant narrows what a tenant may do, for one key or token. The zero value does not.
+type Grant struct {
+	// Models are names, or patterns in which * stands for any text, of those that may be used. nil: all of the tenant's; empty: none.
+	Models []string `yaml:"models,omitempty"`
+	// Limits are the key's own, beside the tenant's.
+	Limits limits.Limits `yaml:"limits,omitempty"`
+	// MaxTokens is the most tokens that one answer may have. 0: the tenant's word counts.
+	MaxTokens int64 `yaml:"max_tokens,omitempty"`
 }
 
 // anonymousTenant may not be given to a key.

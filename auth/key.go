@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"pilotlight/auth/limits"
 )
 
 // A key reads pl-IIIIIIIIIIII-SSS…S: a prefix that secret scanners can look for, the public id that logs and
@@ -44,6 +47,13 @@ type Key struct {
 	Created time.Time `yaml:"created,omitempty"`
 	Expires time.Time `yaml:"expires,omitempty"` // from then on refused; zero: never
 	Revoked time.Time `yaml:"revoked,omitempty"` // zero: not revoked
+	// Grant narrows what the tenant may do; its fields stand beside the others.
+	Grant `yaml:",inline"`
+}
+
+// narrows tells whether the key says anything of what it may do.
+func (k *Key) narrows() bool {
+	return k.Models != nil || k.MaxTokens != 0 || k.Limits != (limits.Limits{})
 }
 
 // Active tells whether the key is accepted at now.
@@ -101,6 +111,15 @@ func (k *Key) validate() error {
 		return fmt.Errorf("key %s: its name is not at most %d printable bytes", k.ID, maxKeyName)
 	case !hashPattern.MatchString(k.Hash):
 		return fmt.Errorf("key %s: its hash is not sha256: and 64 hex digits", k.ID)
+	case k.MaxTokens < 0:
+		return fmt.Errorf("key %s: max_tokens is below 0", k.ID)
+	case k.Models != nil && len(k.Models) == 0: // it would be lost when the file is written
+		return fmt.Errorf("key %s: models is empty; leave it out, or revoke the key", k.ID)
+	case slices.Contains(k.Models, ""):
+		return fmt.Errorf("key %s: one of its models has no name", k.ID)
+	}
+	if err := k.Limits.Validate(); err != nil {
+		return fmt.Errorf("key %s: %w", k.ID, err)
 	}
 	return nil
 }

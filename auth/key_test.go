@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func TestGenerateRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
-			if secret != "" || key != (Key{}) {
+			if secret != "" || !reflect.DeepEqual(key, Key{}) {
 				t.Errorf("got %q, %+v beside an error", secret, key)
 			}
 		})
@@ -100,8 +101,8 @@ func TestIdentify(t *testing.T) {
 		want            Identity
 		err             error
 	}{
-		{"right", secret, Identity{"team-a", key.ID}, nil},
-		{"another right one", other, Identity{"team-b", otherKey.ID}, nil},
+		{"right", secret, Identity{Tenant: "team-a", KeyID: key.ID}, nil},
+		{"another right one", other, Identity{Tenant: "team-b", KeyID: otherKey.ID}, nil},
 		{"nothing", "", Identity{}, ErrNoKey},
 		{"a space", " ", Identity{}, ErrInvalidKey},
 		{"the id alone", secret[:15], Identity{}, ErrInvalidKey},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestKeyFile(t *testing.T) {
 	}
 	second.Revoked = noon // the first time
 	keys, err := file.List()
-	if err != nil || len(keys) != 2 || keys[0] != key || keys[1] != second {
+	if err != nil || len(keys) != 2 || !reflect.DeepEqual(keys[0], key) || !reflect.DeepEqual(keys[1], second) {
 		t.Errorf("got %+v, %v,\nwant %+v and %+v", keys, err, key, second)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))

@@ -140,7 +140,11 @@ func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 	for _, tt := range []struct{ name, file, want string }{
 		{"no YAML", "keys: [", "yaml"},
 		{"unknown field", "keys: []\nusers: []", "users"},
-		{"a limit of a later release", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", models: [x]}]", "models"},
+		{"a limit of a later release", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", moods: [x]}]", "moods"},
+		{"a model without a name", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", models: ['']}]", "has no name"},
+		{"no model at all", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", models: []}]", "models is empty"},
+		{"a limit below zero", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", limits: {requests_per_minute: -1}}]", "no limit is below 0"},
+		{"max_tokens below zero", "keys: [{id: " + key.ID + ", tenant: a, hash: " + key.Hash + ", max_tokens: -1}]", "below 0"},
 		{"two documents", "keys: []\n---\nkeys: []", "more than one document"},
 		{"the same id twice", "keys: [" + entry + ", " + entry + "]", "same id"},
 		{"no tenant", "keys: [{id: " + key.ID + ", hash: " + key.Hash + "}]", "tenant"},

@@ -32,6 +32,10 @@ func newTable(keys []Key) (*table, error) {
 			return nil, err
 		}
 		e := entry{key: key, identity: Identity{Tenant: key.Tenant, KeyID: key.ID}}
+		if key.narrows() {
+			grant := key.Grant // apart, so that what remembers it does not keep the whole file
+			e.identity.Grant = &grant
+		}
 		if _, err := hex.Decode(e.hash[:], []byte(key.Hash[len("sha256:"):])); err != nil {
 			return nil, fmt.Errorf("key %s: %w", key.ID, err)
 		}

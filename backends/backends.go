@@ -61,6 +61,9 @@ type Spec struct {
 	ModelPath string
 	// Weights are what the store provides; the zero value: nothing, and ModelPath is the engine's own business.
 	Weights Weights `json:",omitzero"`
+	// Stream makes the engine read its weights from ModelPath, an object store's folder, without a copy on disk. EngineSGLang only; Weights
+	// then name the other files of the same place.
+	Stream  bool `json:",omitempty"`
 	Env     map[string]string
 	Secrets []Secret
 	Dir     string // working folder; empty: the gateway's own

@@ -30,6 +30,7 @@ func (x *exchange) answer(ctx *fasthttp.RequestCtx) error {
 	}
 	x.rec.trace.answer(body)
 	x.learn(body, false)
+	x.meterAnswer(body)
 	if x.stream {
 		return errNotStream // SDKs that asked for a stream find nothing in anything else, and do not complain (facts/clients.md §1.4)
 	}
@@ -127,7 +128,8 @@ func dropped(key []byte) bool {
 	case "Content-Length", "Server", "Date", "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer",
 		"Transfer-Encoding", "Upgrade", "X-Request-Id", "Set-Cookie", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials",
 		"Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Expose-Headers", "Access-Control-Max-Age",
-		"Retry-After", "X-Should-Retry":
+		"Retry-After", "X-Should-Retry", "X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests",
+		"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens":
 		return true
 	}
 	return false

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"pilotlight/auth/limits"
+	"pilotlight/auth/tenants"
 	"pilotlight/backends"
 )
 
@@ -130,12 +132,13 @@ func readMessage(c net.Conn, buf []byte, end []byte) bool {
 // What a warm request asks, but for its last members, and what the engine answers.
 var (
 	warmBody  = fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"test/model:1b"`, strings.Repeat("x", 950))
-	warmJSON  = `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}]}`
+	warmJSON  = `{"id":"x","object":"chat.completion","model":"test/model:1b","choices":[{"message":{"content":"` + strings.Repeat("y", 500) + `"}}],` + warmUsage + `}`
+	warmUsage = `"usage":{"prompt_tokens":240,"total_tokens":365,"completion_tokens":125,"prompt_tokens_details":null,"reasoning_tokens":0}`
 	warmPlain = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(warmJSON), warmJSON)
 	warmEvent = "data: {\"id\":\"x\",\"model\":\"test/model:1b\",\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("y", 100) + "\"}}]}\n\n"
 
 	warmStream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		strings.Repeat(oneChunk(warmEvent), 4) + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
+		strings.Repeat(oneChunk(warmEvent), 4) + oneChunk(`data: {"id":"x","model":"test/model:1b","choices":[],`+warmUsage+"}\n\n") + oneChunk("data: [DONE]\n\n") + "0\r\n\r\n"
 )
 
 // scripted is a connection in memory that gives the same bytes again and again: what is left is the cost of our own code, and of the
@@ -168,8 +171,8 @@ func (s *scripted) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: n
 func (s *scripted) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
 
 // chain serves what client says in memory; the engine answers with answer.
-func chain(tb testing.TB, client *scripted, answer string) (serve func()) {
-	e := newEdge(tb, edgeOptions{}, http.NotFoundHandler())
+func chain(tb testing.TB, client *scripted, answer string, rules tenants.Rules) (serve func()) {
+	e := newEdge(tb, edgeOptions{rules: rules}, http.NotFoundHandler())
 	e.gateway.accessLog = io.Discard
 	e.atEngine(discardEngine(tb, []byte(answer)), backends.EngineSGLang)
 	c, err := net.Dial("tcp", e.addr) // starts the replica
@@ -207,17 +210,29 @@ func chain(tb testing.TB, client *scripted, answer string) (serve func()) {
 	}
 }
 
+// everyLimit is one of each kind in each scope, far away, with some rights.
+var everyLimit = func() tenants.Rules {
+	l := limits.Limits{RequestsPerMinute: 1e12, TokensPerMinute: 1e15, TokensPerDay: 1e15, TokensPerMonth: 1e15, Concurrent: 1e6, ColdStarts: 10}
+	return tenants.Rules{Total: l, Models: map[string]limits.Limits{"test/model:1b": l}, Tenants: []tenants.Policy{{Name: "a", Limits: l, KeyLimits: l,
+		Rights: tenants.Rights{Models: []string{"other/*", "test/*"}, Routes: []string{"completions", "chat"}}}}}
+}()
+
 // BenchmarkChain is a warm request's way through our code, in memory: read, identify, scan, resolve, acquire, patch, forward, answer,
 // log and measure.
 func BenchmarkChain(b *testing.B) {
-	for _, bb := range []struct{ name, body, answer string }{
-		{"plain", warmBody + "}", warmPlain},
-		{"stream of 5 events", warmBody + `,"stream":true}`, warmStream},
+	for _, bb := range []struct {
+		name, body, answer string
+		rules              tenants.Rules
+	}{
+		{"plain", warmBody + "}", warmPlain, tenants.Rules{}},
+		{"plain, limited", warmBody + "}", warmPlain, everyLimit},
+		{"stream of 5 events", warmBody + `,"stream":true}`, warmStream, tenants.Rules{}},
+		{"stream of 5 events, limited", warmBody + `,"stream":true}`, warmStream, everyLimit},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			n := 0
 			client := &scripted{give: []byte(sized(keyed(chatLine), bb.body)), more: func() bool { n--; return n >= 0 }}
-			serve := chain(b, client, bb.answer)
+			serve := chain(b, client, bb.answer, bb.rules)
 			b.ReportAllocs()
 			for b.Loop() {
 				n = 100

@@ -1,6 +1,9 @@
 package gateway
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Config is the edge's own part of the file.
 type Config struct {
@@ -10,6 +13,8 @@ type Config struct {
 	MaxBodyBytes int
 	// AccessLog writes one JSON line per request.
 	AccessLog bool
+	// TrustedProxies may say in X-Forwarded-For where a request comes from. Empty: nobody may.
+	TrustedProxies []netip.Prefix
 }
 
 // DefaultMaxBodyBytes holds a dozen high-resolution images in base64.

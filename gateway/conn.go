@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pilotlight/auth"
+	"pilotlight/auth/tenants"
 )
 
 // clientConn is an accepted connection that knows whether its client is still there, and that bounds every write.
@@ -28,7 +30,9 @@ type clientConn struct {
 	closed  atomic.Bool
 	linger  atomic.Bool
 	open    *atomic.Int64 // connections now open
-	key     auth.Known    // presented last; handlers' goroutine only
+	from    netip.Addr
+	key     auth.Known     // presented last; handlers' goroutine only
+	caller  tenants.Memory // whom that was; handlers' goroutine only
 
 	// stall bounds a write that the client does not read; nanoseconds. It is that of the last model asked for.
 	stall atomic.Int64
@@ -210,7 +214,7 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 		}
 		raw, err := sc.SyscallConn()
 		if err == nil {
-			c := &clientConn{Conn: nc, socket: nc, raw: raw, hangups: l.hangups, open: l.open}
+			c := &clientConn{Conn: nc, socket: nc, raw: raw, hangups: l.hangups, open: l.open, from: addressOfConn(nc)}
 			if l.tls != nil {
 				c.secure = newSecureConn(c, l.tls)
 				c.Conn = c.secure

@@ -107,6 +107,32 @@ func errBodyTooLarge(limit int) *apiError {
 		Message: fmt.Sprintf("The request body is larger than %d bytes, the most that this endpoint takes.", limit)}
 }
 
+// OpenAI's status and code for a model that exists and that a project may not use.
+func errModelForbidden(id string) *apiError {
+	return &apiError{Status: 403, Type: typeInvalidRequest, Code: "model_not_found", Param: "model",
+		Message: fmt.Sprintf("You do not have access to the model %s. GET /v1/models lists the models that you may use.", strconv.Quote(id))}
+}
+
+var (
+	errRouteForbidden = &apiError{Status: 403, Type: typeInvalidRequest, Code: "route_not_allowed",
+		Message: "You may not use this address. Ask the operator of this endpoint for access."}
+	// Not 403: somebody else may start the model at any moment.
+	errMayNotWake = &apiError{Status: 503, Type: typeServer, Code: "model_cold", RetryAfter: 30 * time.Second, Retry: -1,
+		Message: "The model is not running, and you may not start it. Use another one, or try again when it runs; GET /v1/models/ID tells."}
+	errManyWrongKeys = &apiError{Status: 429, Type: "requests", Code: "rate_limit_exceeded", Retry: 1,
+		Message: "Too many wrong API keys came from your address. Check the key, and try again in a minute."}
+)
+
+func errTooManyTokens(k jsonbody.Key, most int64) *apiError {
+	return &apiError{Status: 400, Type: typeInvalidRequest, Code: "invalid_parameter", Param: k.String(),
+		Message: fmt.Sprintf("%s may be at most %d for you. Ask for fewer tokens, or leave it out.", k, most)}
+}
+
+func errContextForbidden(prompt, answer, most int64) *apiError {
+	return &apiError{Status: 400, Type: typeInvalidRequest, Code: "context_length_exceeded", Param: "messages",
+		Message: fmt.Sprintf("The prompt (some %d tokens) and the answer (up to %d) are more than the %d tokens that you may use at once. Shorten the prompt, or ask for fewer tokens.", prompt, answer, most)}
+}
+
 // errChunkedTooLarge is for bodies that would be taken if they told their length.
 var errChunkedTooLarge = &apiError{Status: 413, Type: typeInvalidRequest, Code: "request_too_large",
 	Message: fmt.Sprintf("The request body came in chunks and is larger than %d bytes; send it with a Content-Length, or try again later.", smallChunked)}

@@ -29,6 +29,10 @@ type exchange struct {
 	fields jsonbody.Fields
 	patch  jsonbody.Patch
 
+	admission admission
+	claimed   activator.Work // as the queue was told
+	weighed   bool           // it was
+
 	deadline  time.Time // timeouts.request
 	waitUntil time.Time // end of the wait for a replica
 	lastIO    time.Time // request sent, or engine heard
@@ -101,6 +105,9 @@ func (x *exchange) release() {
 	x.body.reset()
 	x.taken, x.model, x.route, x.asked, x.stream = false, nil, nil, "", false
 	x.deadline, x.waitUntil, x.lastIO = time.Time{}, time.Time{}, time.Time{}
+	if x.metered() {
+		x.admission, x.claimed, x.weighed = admission{}, activator.Work{}, false
+	}
 	x.step, x.attempts, x.ticket, x.lease, x.target = stepAcquire, 0, nil, activator.Lease{}, nil
 	x.rid = x.rid[:0]
 	x.request = transport.Request{Extra: x.request.Extra[:0], Body: x.request.Body[:0]}
@@ -211,6 +218,9 @@ func (x *exchange) acquire() error {
 	if lease, ok := x.model.Activator.TryAcquireFor(x.hint()); ok {
 		return x.granted(lease)
 	}
+	if refused := x.mayWait(); refused != nil {
+		return refused
+	}
 	if x.choice == nil && x.model.Balancer != nil {
 		if err := x.describe(); err != nil { // by the time that it is its turn there may be a choice
 			return err
@@ -219,7 +229,7 @@ func (x *exchange) acquire() error {
 	if x.choice != nil {
 		x.choice.shared = true
 	}
-	ticket, err := x.model.Activator.Enqueue(activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(x.fields.Body())), Hint: x.hint()})
+	ticket, err := x.model.Activator.Enqueue(x.place())
 	if err != nil {
 		return activatorError(err, x.model.Activator.Status().ETA)
 	}
@@ -310,6 +320,7 @@ func (x *exchange) granted(lease activator.Lease) error {
 		return internalError(errors.New("BUG: an instance without a transport"))
 	}
 	x.lease, x.target, x.step = lease, target, stepSend
+	x.admission.reservation.Woken()
 	x.queued += lease.Waited()
 	x.cold = x.cold || lease.Cold()
 	x.replica = lease.ReplicaID()
@@ -331,6 +342,8 @@ func (x *exchange) finish(answered bool, now time.Time) {
 	if x.choice != nil && x.usage != (router.Usage{}) && x.lease.Held() {
 		x.choice.balancer.Learn(&x.choice.asked, x.usage)
 	}
+	x.settle(answered, now)
+	x.settleWork(answered)
 	abort := !answered && x.call != nil && len(x.rid) > 0 && x.target != nil
 	x.dropCall(now)
 	if abort {

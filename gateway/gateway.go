@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"pilotlight/auth"
+	"pilotlight/auth/tenants"
 	"pilotlight/gateway/histogram"
 	"pilotlight/router"
 )
@@ -44,6 +46,8 @@ type Options struct {
 	Meter  metric.Meter
 	// Histograms gets the ones that every request adds to.
 	Histograms *histogram.Set
+	// Tenants says what callers may do; nil: everything.
+	Tenants *tenants.Registry
 	// Certificate chooses what clients are shown in a TLS handshake, as tls.Config.GetCertificate does; nil: connections are not encrypted.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Logger gets what concerns the edge itself; nil: nothing.
@@ -56,6 +60,8 @@ type Options struct {
 // Gateway serves clients. SetModels may be called at any time.
 type Gateway struct {
 	keys      Identifier
+	tenants   *tenants.Registry
+	proxies   atomic.Pointer[[]netip.Prefix] // nil: none is trusted
 	logger    *slog.Logger
 	accessLog io.Writer    // may be nil
 	maxBody   atomic.Int64 // bytes
@@ -97,7 +103,13 @@ func New(o Options) (*Gateway, error) {
 	if o.Keys == nil || o.Meter == nil || o.Histograms == nil {
 		return nil, errors.New("gateway: keys, a meter and histograms are required")
 	}
-	g := &Gateway{keys: o.Keys, logger: o.Logger, accessLog: o.AccessLog, bodyTimeout: bodyTimeout}
+	if o.Tenants == nil {
+		var err error
+		if o.Tenants, err = tenants.New(tenants.Rules{}, time.Now(), [32]byte{}); err != nil {
+			return nil, err
+		}
+	}
+	g := &Gateway{keys: o.Keys, tenants: o.Tenants, logger: o.Logger, accessLog: o.AccessLog, bodyTimeout: bodyTimeout}
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
@@ -138,12 +150,13 @@ func New(o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// SetModels replaces what is served. Requests in progress keep the model that they began with.
+// SetModels replaces what is served; the models' limits are those that Options.Tenants has now. Requests in progress keep the model that they began with.
 func (g *Gateway) SetModels(models []*Model) error {
 	entries := make([]router.Entry[*Model], len(models))
 	auth, anyOpen := false, len(models) == 0
 	for i, m := range models {
 		m.metrics = g.metrics.of(m.ID)
+		m.account = g.tenants.Model(m.ID)
 		entries[i] = router.Entry[*Model]{Names: m.names(), Model: m}
 		auth, anyOpen = auth || m.RequiresAuth, anyOpen || !m.RequiresAuth
 	}
@@ -157,13 +170,18 @@ func (g *Gateway) SetModels(models []*Model) error {
 	return nil
 }
 
-// Adjust takes over the parts of a configuration that can change while serving: the body limit and the access log.
+// Adjust takes over the parts of a configuration that can change while serving: the body limit, the access log, trusted proxies.
 func (g *Gateway) Adjust(c Config) {
 	if c.MaxBodyBytes <= 0 {
 		c.MaxBodyBytes = DefaultMaxBodyBytes
 	}
 	g.maxBody.Store(int64(c.MaxBodyBytes))
 	g.logging.Store(c.AccessLog)
+	if len(c.TrustedProxies) == 0 {
+		g.proxies.Store(nil)
+	} else {
+		g.proxies.Store(&c.TrustedProxies)
+	}
 }
 
 // Serve accepts connections until Shutdown. It returns nil after Shutdown.

@@ -21,6 +21,7 @@ import (
 
 	"pilotlight/activator"
 	"pilotlight/auth"
+	"pilotlight/auth/tenants"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/histogram"
@@ -128,6 +129,7 @@ type edgeOptions struct {
 	limit    int
 	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
 	more     []*Model
+	rules    tenants.Rules
 	noEngine bool // the engine's address refuses connections
 	// engineBuffer is what the engine's sockets hold in bytes; 0: as much as the kernel likes, which is megabytes.
 	engineBuffer int
@@ -188,6 +190,11 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 	rec := &recorder{}
 	options := Options{Config: Config{MaxBodyBytes: o.body, AccessLog: true}, Keys: fakeKeys{}, Meter: noop.NewMeterProvider().Meter("test"), Histograms: histogram.NewSet("test"),
 		Logger: slog.New(slog.NewTextHandler(rec, &slog.HandlerOptions{Level: slog.LevelDebug})), AccessLog: rec}
+	registry, err := tenants.New(o.rules, time.Now(), [32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Tenants = registry
 	e := &edge{t: t, launcher: l, log: rec, client: http.DefaultClient}
 	if o.secure {
 		var certificate tls.Certificate

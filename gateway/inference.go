@@ -29,7 +29,7 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	rec.trace = g.trace(ctx, rec)
 	x.route = rec.route
 
-	identity, identifyErr := g.identify(&ctx.Request.Header, start, &rec.conn.key)
+	identity, identifyErr := g.identify(&ctx.Request.Header, start, rec.conn)
 	asked, err := x.sniff(ctx)
 	if err != nil {
 		g.refuse(ctx, rec, g.firstOf(identifyErr, err))
@@ -54,6 +54,10 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 	}
 	x.model = model
 	x.readSession(&ctx.Request.Header)
+	if refused := x.admit(ctx, identity); refused != nil {
+		g.refuse(ctx, rec, refused)
+		return
+	}
 	x.deadline = start.Add(model.Timeouts.Request)
 	x.waitUntil = start.Add(model.waitBudget(x.stream, wish, hint))
 
@@ -161,20 +165,28 @@ func asAPIError(err error) *apiError {
 	return internalError(err)
 }
 
-// identify reads the caller's key from the places where clients put it. known is what the connection remembers; nil: nothing.
-func (g *Gateway) identify(h *fasthttp.RequestHeader, now time.Time, known *auth.Known) (identity auth.Identity, _ *apiError) {
+// identify reads the caller's key from the places where clients put it. conn remembers the last one, and its address answers for wrong
+// ones; nil: nobody does.
+func (g *Gateway) identify(h *fasthttp.RequestHeader, now time.Time, conn *clientConn) (identity auth.Identity, _ *apiError) {
 	key := presentedKey(h)
 	if len(key) == 0 {
 		return auth.Anonymous, errNoKey
 	}
 	var err error
-	if keys, ok := g.keys.(rememberer); ok && known != nil {
-		identity, err = keys.IdentifyAgain(key, now, known)
+	if keys, ok := g.keys.(rememberer); ok && conn != nil {
+		identity, err = keys.IdentifyAgain(key, now, &conn.key)
 	} else {
 		identity, err = g.keys.Identify(key, now)
 	}
 	if err != nil {
-		return auth.Anonymous, identifyError(err)
+		failure := identifyError(err)
+		if conn != nil && failure.Status == fasthttp.StatusUnauthorized {
+			if wait := g.tenants.WrongKey(g.clientAddress(conn, h), now); wait > 0 {
+				failure = errManyWrongKeys.withCause(err)
+				failure.RetryAfter = wait
+			}
+		}
+		return auth.Anonymous, failure
 	}
 	return identity, nil
 }

@@ -21,6 +21,7 @@ type instruments struct {
 	duration  *histogram.Histogram
 	firstByte *histogram.Histogram
 	queued    *histogram.Histogram
+	tenants   tenantWaits
 	retries   metric.Int64Counter
 	beats     metric.Int64Counter
 
@@ -56,7 +57,7 @@ var (
 
 func newInstruments(m metric.Meter, h *histogram.Set, open *atomic.Int64) (*instruments, error) {
 	in := &instruments{models: make(map[string]*modelMetrics)}
-	var errs [7]error
+	var errs [8]error
 	in.duration, errs[0] = h.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's arrival to the last byte of its response."), metric.WithExplicitBucketBoundaries(durationBuckets...))
 	in.firstByte, errs[1] = h.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
@@ -76,6 +77,7 @@ func newInstruments(m metric.Meter, h *histogram.Set, open *atomic.Int64) (*inst
 			o.Observe(open.Load())
 			return nil
 		}))
+	errs[7] = in.tenants.init(h)
 	return in, errors.Join(errs[:]...)
 }
 
@@ -148,5 +150,6 @@ func (in *instruments) ended(r *record, code string) {
 			cold = 1
 		}
 		mm.waits[cold].Record(r.waited)
+		in.tenants.record(r.identity.Tenant, r.waited)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pilotlight/activator"
+	"pilotlight/auth/limits"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/router"
@@ -29,6 +30,7 @@ type Model struct {
 	StartTrace func(replica uint64) (StartTrace, bool)
 
 	metrics *modelMetrics
+	account *limits.Account // nil: no limits
 }
 
 // Target is what the edge needs of the instance behind a lease.

@@ -31,12 +31,16 @@ type modelState struct {
 
 // models answers from the configuration and never wakes anything.
 func (g *Gateway) models(ctx *fasthttp.RequestCtx, rec *record, id string) {
-	identity, identifyErr := g.identify(&ctx.Request.Header, rec.start, nil)
+	identity, identifyErr := g.identify(&ctx.Request.Header, rec.start, rec.conn)
 	rec.identity = identity
 	visible := func(m *Model) bool { return identifyErr == nil || !m.RequiresAuth }
+	caller := g.tenants.Caller(identity, &rec.conn.caller)
+	mayUse := func(name string, m *Model) bool { return caller == nil || caller.MayUse(name, m.ID) }
 	if rec.route == routeModel {
 		m, err := g.table.Load().Resolve(id)
 		switch {
+		case err == nil && visible(m) && !mayUse(id, m):
+			g.refuse(ctx, rec, errModelForbidden(id))
 		case err == nil && visible(m):
 			o := m.object(id)
 			o.Pilotlight = m.state()
@@ -56,7 +60,9 @@ func (g *Gateway) models(ctx *fasthttp.RequestCtx, rec *record, id string) {
 	for _, m := range g.table.Load().Models() {
 		if visible(m) {
 			for _, name := range m.names() {
-				list.Data = append(list.Data, m.object(name))
+				if mayUse(name, m) {
+					list.Data = append(list.Data, m.object(name))
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"pilotlight/auth"
 	"pilotlight/gateway/jsonbody"
+	"pilotlight/gateway/sse"
 	"pilotlight/router"
 )
 
@@ -32,6 +33,8 @@ type record struct {
 	reason    router.Reason // why this replica; empty: there was no other
 	matched   float64       // share of the prompt that it is thought to have cached
 	attempts  int
+	used      sse.Usage     // tokens; as the engine told, or estimated
+	metered   bool          // used is known
 	attempted bool          // counted as active
 	trace     *requestTrace // nil: not traced
 }
@@ -40,6 +43,9 @@ type record struct {
 func (r *record) close(x *exchange, status, bytesOut int, now time.Time) {
 	r.status, r.bytesOut = status, bytesOut
 	r.duration = now.Sub(r.start)
+	if a := &x.admission; a.caller != nil {
+		r.used, r.metered = a.used, a.used != (sse.Usage{})
+	}
 	r.waited, r.cold, r.replica, r.attempts = x.queued, x.cold, x.replica, x.attempts
 	r.reason, r.matched = x.reason, x.matched
 }
@@ -100,6 +106,10 @@ func (r *record) appendLine(b []byte, code string) []byte {
 			b = append(append(append(b, `,"reason":"`...), r.reason...), '"')
 			b = appendShare(append(b, `,"matched":`...), r.matched)
 		}
+	}
+	if r.metered {
+		b = strconv.AppendInt(append(b, `,"prompt_tokens":`...), r.used.Prompt, 10)
+		b = strconv.AppendInt(append(b, `,"completion_tokens":`...), r.used.Completion, 10)
 	}
 	if !r.firstByte.IsZero() {
 		b = appendSeconds(append(b, `,"first_byte":`...), r.firstByte.Sub(r.start))

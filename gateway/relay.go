@@ -114,6 +114,9 @@ func (s *stream) pass(event []byte) error {
 		}
 		return engineError(*engine, status)
 	}
+	if s.x.metered() && s.x.meter(data) {
+		return nil
+	}
 	if named {
 		s.x.sequence++
 		if name := sse.Name(event); isLastResponsesEvent(name, data) {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,18 @@ var routes = map[string]*route{
 	"/models":           {endpoint: endpointModels, metric: "models", methods: methodsGet},
 	"/health":           {endpoint: endpointHealth, metric: "health", methods: methodsGet},
 	"/":                 {endpoint: endpointHealth, metric: "health", methods: methodsGet},
+}
+
+// RouteNames are the inference routes as metrics, logs and rights name them, sorted.
+func RouteNames() []string {
+	var names []string
+	for _, r := range routes {
+		if r.endpoint == endpointInference {
+			names = append(names, r.metric)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 var (

@@ -286,6 +286,7 @@ func (s *stream) whole() error {
 	}
 	s.x.rec.trace.answer(body)
 	s.x.learn(body, false)
+	s.x.meterAnswer(body)
 	s.out = append(s.out, s.x.restoreModel(body)...)
 	s.answered = true
 	s.mode, s.end = modeEnd, io.EOF

@@ -63,6 +63,7 @@ func (x *exchange) prepare(e backends.Endpoint) {
 	if e.ServedName != "" && e.ServedName != x.asked {
 		x.patch.SetString(jsonbody.Model, e.ServedName)
 	}
+	x.amend(e)
 	accept := "application/json"
 	if x.stream {
 		accept = "text/event-stream"
@@ -188,6 +189,7 @@ func (x *exchange) callFailed(err error) error {
 		outcome = router.Refused
 	}
 	x.report(outcome, now)
+	x.lease.Settle(0, 0, false)
 	x.lease.Release()
 	if !mayRetry {
 		return callError(err)
@@ -265,6 +267,7 @@ func (x *exchange) move() error {
 	x.report(router.Failed, now)
 	x.rec.trace.attemptFailed(errSilent, true)
 	x.dropCall(now)
+	x.lease.Settle(0, 0, false)
 	if len(x.rid) > 0 {
 		old.shared = true
 		x.g.abort(x.target.Transport(), string(x.rid), x.lease)

@@ -18,8 +18,14 @@ import (
 // cacheReport makes answers tell how much of the prompt was cached. All releases from 0.5.2 on have it.
 const cacheReport = "--enable-cache-report"
 
+// loadFormat and streamer make weights go from an object store to the device. Releases from 0.5.10 on have it.
+const (
+	loadFormat = "--load-format"
+	streamer   = "runai_streamer"
+)
+
 // CommandLine returns the whole argument vector of a server for spec on host:port: the spec's command,
-// then the flags that only the gateway may set and those that a sleep needs (SleepArgs), then ExtraArgs.
+// then the flags that only the gateway may set, those of streamed weights and those that a sleep needs (SleepArgs), then ExtraArgs.
 //
 // Full canonical names are used throughout, because argparse accepts any unique prefix and a prefix that
 // is unique today is ambiguous in a later release. The API key is visible to local users in the process
@@ -37,6 +43,9 @@ func CommandLine(spec *backends.Spec, host string, port int, apiKey string) []st
 	flag("--host", host)
 	flag("--port", strconv.Itoa(port))
 	flag("--api-key", apiKey)
+	if spec.Stream && !slices.Contains(spec.Command, loadFormat) && !slices.Contains(spec.ExtraArgs, loadFormat) {
+		args = append(args, loadFormat, streamer)
+	}
 	args = append(args, SleepArgs(spec)...)
 	if spec.CacheReport && !slices.Contains(spec.Command, cacheReport) && !slices.Contains(spec.ExtraArgs, cacheReport) {
 		args = append(args, cacheReport)

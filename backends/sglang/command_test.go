@@ -98,3 +98,14 @@ func TestMaxRunningRequestsFlag(t *testing.T) {
 		t.Errorf("the dump of the arguments gave a limit of %d", n)
 	}
 }
+
+func TestStreamedWeightsAreLoadedByTheirOwnLoader(t *testing.T) {
+	spec := &backends.Spec{Command: []string{"sglang", "serve"}, ModelPath: "s3://weights/llama", Stream: true}
+	if got := strings.Join(CommandLine(spec, "h", 1, ""), " "); !strings.Contains(got, "--model-path s3://weights/llama") || !strings.Contains(got, "--load-format runai_streamer") {
+		t.Errorf("got %s", got)
+	}
+	spec.ExtraArgs = []string{"--load-format", "remote"}
+	if got := strings.Join(CommandLine(spec, "h", 1, ""), " "); strings.Count(got, "--load-format") != 1 {
+		t.Errorf("got %s", got)
+	}
+}

@@ -21,7 +21,8 @@ const engineCommand = "engine"
 func engine(args []string) error {
 	flags := flag.NewFlagSet(engineCommand, flag.ContinueOnError)
 	record := flags.String("record", "", "")
-	flags.Int("generation", 0, "") // a flag that a reload can change
+	flags.Int("generation", 0, "")               // a flag that a reload can change
+	flags.Bool("enable-cache-report", false, "") // the gateway's, where there are replicas to choose among
 	host := flags.String("host", "", "")
 	port := flags.String("port", "", "")
 	for _, ignored := range []string{"model-path", "served-model-name", "api-key"} {

@@ -59,8 +59,9 @@ type App struct {
 	prefetch  *prefetcher
 	ledger    *ledger.Ledger // nil: GPUs are not shared out
 	noDevices error          // why it is not known which GPUs there are
-	keysFile  *keyring       // nil with Options.Keys
-	cert      *certificate   // nil: clients are served in clear text
+	tenancy   *tenancy
+	keysFile  *keyring     // nil with Options.Keys
+	cert      *certificate // nil: clients are served in clear text
 	gateway   *gateway.Gateway
 	admin     *gateway.Admin
 	listener  net.Listener
@@ -161,6 +162,11 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	adopted := a.takeOver(ctx, left)
 	a.totals = activator.NewTotals(c.Queue.MaxRequests, c.Queue.MaxBytes)
 
+	if err = a.openTenancy(c); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { _ = a.tenancy.close() })
+	edge.Tenants = a.tenancy.registry
 	keys := o.Keys
 	if keys == nil {
 		a.keysFile = &keyring{log: a.log}
@@ -183,6 +189,9 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err = a.telemetry.watch(a); err != nil {
+		return nil, err
+	}
+	if err = a.telemetry.watchTenants(a.tenancy.registry); err != nil {
 		return nil, err
 	}
 	to, err := a.tracing.open(c.Traces)

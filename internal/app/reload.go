@@ -128,7 +128,10 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
 	}
-	if err := a.publish(next); err != nil {
+	if err := a.tenancy.registry.Adjust(next.Tenants); err != nil {
+		return err
+	}
+	if err := a.publish(next); err != nil { // models take their limits from the registry
 		return err
 	}
 	if keys != nil {

@@ -66,9 +66,10 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	if edge != nil {
 		edge = fmt.Errorf("requests were cut: %w", edge)
 	}
+	spent := a.tenancy.close()
 	a.durations.Close()
 	a.endTracing()
-	return errors.Join(edge, models, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
+	return errors.Join(edge, models, spent, admin, a.process.Close(), a.telemetry.provider.Shutdown(ctx))
 }
 
 // keepReplicas lets what is ready outlive the gateway. Models that leave the configuration have no next one.

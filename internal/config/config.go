@@ -20,6 +20,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"pilotlight/auth/tenants"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/gateway"
 )
@@ -41,8 +42,10 @@ type Config struct {
 	Devices  Devices
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
 	KeysFile string
-	Queue    Queue
-	Traces   Traces
+	// Tenants says what callers may do.
+	Tenants tenants.Rules
+	Queue   Queue
+	Traces  Traces
 	// Warnings are sorted by line; the configuration works in spite of them.
 	Warnings []Problem
 }
@@ -198,7 +201,7 @@ func (r *reader) syntax(err error) {
 
 func (r *reader) config(c *Config, root value) {
 	f := root.fields("listen", "tls", "models", "admin", "state_dir", "store", "prefetch", "devices", "auth", "redis", "queue",
-		"telemetry", "max_body_bytes")
+		"telemetry", "max_body_bytes", "limits", "tenants")
 	if root.kind() != "a mapping" {
 		return // reported; what it lacks says nothing more
 	}
@@ -211,9 +214,10 @@ func (r *reader) config(c *Config, root value) {
 	c.StateDir = r.stateDir(f.get("state_dir"))
 	r.admin(c, f.get("admin").asSecret(), f.get("listen"))
 
-	auth := f.get("auth").fields("keys_file", "jwt")
+	auth := f.get("auth").fields("keys_file", "jwt", "anonymous", "wrong_keys_per_minute", "trusted_proxies")
 	c.KeysFile = beside(r.file, r.home(auth.get("keys_file"), auth.get("keys_file").text(defaultKeysFile)))
 	r.laterJWT(auth.get("jwt"))
+	r.tenants(c, f, auth)
 
 	c.Queue = DefaultQueue()
 	queue := f.get("queue").fields("max_requests", "max_bytes")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pilotlight/activator"
+	"pilotlight/auth/tenants"
 	"pilotlight/backends"
 	"pilotlight/gateway"
 	"pilotlight/router"
@@ -66,9 +67,9 @@ func TestDefaults(t *testing.T) {
 		StateDir: "/home/op/.local/state/pilotlight",
 		Store:    Store{Path: "/home/op/.cache/huggingface/hub"},
 		Devices:  Devices{Auto: true},
-		KeysFile: "/etc/pilotlight/keys.yaml",
-		Queue:    Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
-		Traces:   Traces{Sample: 0.01, TrustClient: true},
+		KeysFile: "/etc/pilotlight/keys.yaml", Tenants: tenants.Rules{Answer: tenants.DefaultAnswer, WrongKeys: tenants.DefaultWrongKeys},
+		Queue:  Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
+		Traces: Traces{Sample: 0.01, TrustClient: true},
 		Models: []Model{{
 			Name: "a", ModelID: "a:b@c+d", RequiresAuth: true, Line: 1,
 			Spec: backends.Spec{

@@ -73,6 +73,7 @@ func (d *describer) all() {
 	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
 	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
 	d.traces(c.Traces)
+	d.tenantLines(c.Tenants, c)
 	for i := range c.Models {
 		d.line(0, "")
 		d.model(&c.Models[i])
@@ -112,6 +113,9 @@ func (d *describer) model(m *Model) {
 		access = "open to callers without a key"
 	}
 	d.line(1, "names        %s (%s)", strings.Join(names, ", "), access)
+	if text := limitText(d.config.Tenants.Models[m.ModelID]); text != "" {
+		d.line(1, "limits       %s, of all tenants together", text)
+	}
 	if m.Spec.Driver == backends.DriverStatic {
 		d.line(1, "backend      static, engine %s, %s, probe %s", m.Spec.Engine, strings.Join(m.Spec.URLs, " "), m.Spec.Probe)
 		key := "none"

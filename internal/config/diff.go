@@ -76,6 +76,12 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.Settings, "telemetry.traces", was, is)
 	note(&c.Settings, "admin.token", old.Admin.Token, fresh.Admin.Token)
 	note(&c.Settings, "auth.keys_file", old.KeysFile, fresh.KeysFile)
+	note(&c.Settings, "auth.anonymous", old.Tenants.Anonymous, fresh.Tenants.Anonymous)
+	note(&c.Settings, "auth.wrong_keys_per_minute", old.Tenants.WrongKeys, fresh.Tenants.WrongKeys)
+	note(&c.Settings, "auth.trusted_proxies", old.Gateway.TrustedProxies, fresh.Gateway.TrustedProxies)
+	note(&c.Settings, "limits", [2]any{old.Tenants.Total, old.Tenants.Answer}, [2]any{fresh.Tenants.Total, fresh.Tenants.Answer})
+	note(&c.Settings, "models[].limits", old.Tenants.Models, fresh.Tenants.Models)
+	note(&c.Settings, "tenants", old.Tenants.Tenants, fresh.Tenants.Tenants)
 	note(&c.Settings, "queue", old.Queue, fresh.Queue)
 	return c
 }

@@ -63,7 +63,7 @@ const maxClientName = 200
 func (r *reader) model(v value, c *Config) modelFields {
 	f := v.fields("name", "model_id", "aliases", "model_hf_path", "model_path", "stream_model", "resources", "gpu_share",
 		"extra_args", "env_vars", "requires_auth", "scaling", "prefetch", "image", "secrets", "pinned", "priority", "queue",
-		"cold", "timeouts", "routing", "backend")
+		"cold", "timeouts", "routing", "backend", "limits")
 	read := modelFields{name: f.get("name"), id: f.get("model_id")}
 	if v.kind() != "a mapping" {
 		return read // reported; what it lacks says nothing more
@@ -84,6 +84,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 		read.aliases = append(read.aliases, alias)
 	}
 
+	r.modelLimits(c, m.ModelID, f.get("limits"))
 	m.Cold = r.cold(f.get("cold"))
 	scaling := f.get("scaling").fields("replicas", "metric", "scaledown_after", "window", "sleep_after", "sleep")
 	m.Activator = r.scaling(scaling)

@@ -68,6 +68,13 @@ var makers = map[string]func(m metric.Meter, name, unit string) error{
 		}))
 		return err
 	},
+	"Int64ObservableCounter": func(m metric.Meter, name, unit string) error {
+		_, err := m.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(1)
+			return nil
+		}))
+		return err
+	},
 	"Float64Histogram": func(m metric.Meter, name, unit string) error {
 		i, err := m.Float64Histogram(name, metric.WithUnit(unit))
 		i.Record(context.Background(), 1)

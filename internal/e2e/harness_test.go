@@ -73,6 +73,8 @@ type answer struct {
 	done      bool // [DONE] came
 	beats     int
 	heard     []string // the heartbeats
+	beat      string   // the last one
+	tokens    int64    // used, of an answer in one piece
 	firstByte time.Duration
 	took      time.Duration
 	err       error // of the transport
@@ -115,6 +117,9 @@ func (s *server) send(ctx context.Context, key, body string, stream bool, header
 	var doc struct {
 		Error   *struct{ Code, Message string }
 		Choices []struct{ Message struct{ Content string } }
+		Usage   struct {
+			Total int64 `json:"total_tokens"`
+		}
 	}
 	b, err := io.ReadAll(resp.Body)
 	if err == nil {
@@ -124,6 +129,7 @@ func (s *server) send(ctx context.Context, key, body string, stream bool, header
 		a.err = fmt.Errorf("%w: %.200s", err, b)
 		return a
 	}
+	a.tokens = doc.Usage.Total
 	if doc.Error != nil {
 		a.code, a.message = doc.Error.Code, doc.Error.Message
 	} else if len(doc.Choices) > 0 {
@@ -148,6 +154,7 @@ func (a *answer) readStream(r io.Reader) {
 		case strings.HasPrefix(line, ":"):
 			a.beats++
 			a.heard = append(a.heard, line)
+			a.beat = line
 		case !ok:
 		case data == "[DONE]":
 			a.done = true

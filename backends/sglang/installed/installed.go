@@ -56,20 +56,15 @@ func New(environ []string) *Detector {
 // process's) with the variables env, of which only those that lead to packages are passed on. It takes at most
 // five seconds. The errors are flags.ErrNoPython, flags.ErrNoSGLang, or say why the interpreter did not answer.
 func (d *Detector) Version(command []string, dir string, env map[string]string) (string, error) {
-	vars := slices.Clone(d.environ)
-	for name, value := range env {
-		if name == "PATH" || name == "VIRTUAL_ENV" || name == "CONDA_PREFIX" || name == "HOME" || strings.HasPrefix(name, "PYTHON") {
-			vars = append(vars, name+"="+value)
-		}
-	}
-	slices.Sort(vars[len(d.environ):])
+	leading := packagesOf(env)
+	vars := slices.Concat(d.environ, leading)
 	python, err := interpreter(command, dir)
 	if err != nil {
 		return "", err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := strings.Join(append([]string{python, dir}, vars[len(d.environ):]...), "\x00")
+	key := strings.Join(append([]string{python, dir}, leading...), "\x00")
 	maps.DeleteFunc(d.answers, func(_ string, a answer) bool { return d.now().Sub(a.at) >= fresh })
 	if a, ok := d.answers[key]; ok {
 		return a.version, a.err
@@ -79,6 +74,17 @@ func (d *Detector) Version(command []string, dir string, env map[string]string) 
 	version, err := d.ask(ctx, python, dir, vars)
 	d.answers[key] = answer{version, err, d.now()}
 	return version, err
+}
+
+// packagesOf are the variables that lead to packages, sorted.
+func packagesOf(env map[string]string) (vars []string) {
+	for name, value := range env {
+		if name == "PATH" || name == "VIRTUAL_ENV" || name == "CONDA_PREFIX" || name == "HOME" || strings.HasPrefix(name, "PYTHON") {
+			vars = append(vars, name+"="+value)
+		}
+	}
+	slices.Sort(vars)
+	return vars
 }
 
 var pythonName = regexp.MustCompile(`^python(\d(\.\d+)?)?$`)

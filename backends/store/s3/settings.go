@@ -28,8 +28,8 @@ type Settings struct {
 	// Anonymous is true if requests are not signed: no credentials were found, or it was asked for.
 	Anonymous bool
 
-	static *credentials.Value // what the environment holds; nil where the credentials are fetched
-	creds  *credentials.Credentials
+	fixed bool
+	creds *credentials.Credentials
 }
 
 // ReadSettings reads what Amazon's tools read, through lookup (os.LookupEnv, or a model's own environment over it):
@@ -84,6 +84,9 @@ func ReadSettings(ctx context.Context, lookup func(string) (string, bool)) (Sett
 	return s, s.identify(ctx, value, profile)
 }
 
+// Fixed says whether the credentials are keys that stay, of the environment or a file, and not those of a role.
+func (s Settings) Fixed() bool { return s.fixed }
+
 // identify finds credentials, in the order that Amazon's tools look for them.
 func (s *Settings) identify(ctx context.Context, value func(...string) string, profile profile) error {
 	id, secret := value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY")
@@ -96,7 +99,7 @@ func (s *Settings) identify(ctx context.Context, value func(...string) string, p
 	case id == "" && secret != "":
 		return errors.New("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not: set both, or neither")
 	case id != "":
-		s.use(credentials.Value{AccessKeyID: id, SecretAccessKey: secret, SessionToken: value("AWS_SESSION_TOKEN"), SignerType: credentials.SignatureV4})
+		s.keys(id, secret, value("AWS_SESSION_TOKEN"))
 		s.Identity = "AWS_ACCESS_KEY_ID of the environment"
 		return nil
 	}
@@ -134,7 +137,7 @@ func (s *Settings) fromProfile(ctx context.Context, p profile) (found bool, err 
 	id, secret := p.key("aws_access_key_id"), p.key("aws_secret_access_key")
 	switch {
 	case id != "" && secret != "":
-		s.creds = credentials.NewStatic(id, secret, p.key("aws_session_token"), credentials.SignatureV4)
+		s.keys(id, secret, p.key("aws_session_token"))
 		s.Identity = "profile " + p.name
 		return true, nil
 	case id != "" || secret != "":
@@ -169,9 +172,8 @@ func (s *Settings) fetch(ctx context.Context, provider credentials.Provider, fro
 	return true, nil
 }
 
-func (s *Settings) use(v credentials.Value) {
-	s.static = &v
-	s.creds = credentials.NewStatic(v.AccessKeyID, v.SecretAccessKey, v.SessionToken, v.SignerType)
+func (s *Settings) keys(id, secret, token string) {
+	s.fixed, s.creds = true, credentials.NewStatic(id, secret, token, credentials.SignatureV4)
 }
 
 func (s *Settings) anonymous(why string) {

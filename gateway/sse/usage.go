@@ -1,0 +1,65 @@
+package sse
+
+import (
+	"pilotlight/gateway/jsonbody"
+)
+
+// Usage is what an engine says that a request took, in tokens.
+type Usage struct{ Prompt, Completion int64 }
+
+// UsageOf finds the usage that a document tells, be it an answer in one piece or the data of an event, in the words of either of OpenAI's
+// APIs: at the top level, or in response. It is looked for nowhere else, since answers repeat what clients have made up, such as
+// schemas. ok is false if there is none. It allocates nothing.
+func UsageOf(doc []byte) (u Usage, ok bool) {
+	if !hasToken(doc, usageKey) {
+		return Usage{}, false
+	}
+	m, ok := jsonbody.Locate(doc, "usage")
+	if !ok {
+		inner, found := jsonbody.Locate(doc, "response")
+		if !found || inner.Kind != jsonbody.Object {
+			return Usage{}, false
+		}
+		doc = doc[inner.Start:inner.End]
+		m, ok = jsonbody.Locate(doc, "usage")
+	}
+	if !ok || m.Kind != jsonbody.Object {
+		return Usage{}, false
+	}
+	return readUsage(doc[m.Start:m.End])
+}
+
+func readUsage(object []byte) (u Usage, ok bool) {
+	prompt, first := count(object, "prompt_tokens")
+	if !first {
+		prompt, first = count(object, "input_tokens")
+	}
+	completion, second := count(object, "completion_tokens")
+	if !second {
+		completion, second = count(object, "output_tokens")
+	}
+	if !second { // embeddings and the like
+		if total, told := count(object, "total_tokens"); told {
+			if !first {
+				prompt = total
+			}
+			completion, second = max(total-prompt, 0), true
+		}
+	}
+	return Usage{prompt, completion}, first || second
+}
+
+// count reads a whole number of at most 15 digits.
+func count(object []byte, key string) (n int64, ok bool) {
+	m, ok := jsonbody.Locate(object, key)
+	if !ok || m.Kind != jsonbody.Number || m.End-m.Start > 15 {
+		return 0, false
+	}
+	for _, c := range object[m.Start:m.End] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
