@@ -21,6 +21,7 @@ type contender struct {
 type limits struct {
 	Max         int
 	Concurrency float64
+	Rate        float64 // requests per second that one replica is meant to take, in place of Concurrency; 0: by Concurrency
 	Scaledown   time.Duration
 	Service     time.Duration // of a request that is alone at its replica; only one of the contenders knows it from the beginning
 }
@@ -30,6 +31,9 @@ func contenders(l limits) []contender {
 	ours := func(mutate func(*scaling.Config)) func() (policy, error) {
 		return func() (policy, error) {
 			c := scaling.Config{Max: l.Max, Concurrency: l.Concurrency, ScaledownAfter: l.Scaledown}
+			if l.Rate > 0 {
+				c.Concurrency, c.RequestRate = 0, l.Rate
+			}
 			mutate(&c)
 			s, err := scaling.New(c)
 			return scaler{s}, err

@@ -81,6 +81,7 @@ func TestDefaultStartsNoNeedlessReplica(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	o := defaults()
+	o.Seeds = 2
 	o.Trace = filepath.Join(t.TempDir(), "trace.csv")
 	const lines = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n"
 	if err := os.WriteFile(o.Trace, []byte(lines), 0o600); err != nil {
@@ -95,7 +96,7 @@ func TestReport(t *testing.T) {
 	if first.String() != second.String() {
 		t.Error("two runs with one seed differ")
 	}
-	if !strings.HasPrefix(first.String(), "the trace, 8 at once: 16 requests\n") || strings.Count(first.String(), "\npilotlight ") != 6 {
+	if !strings.HasPrefix(first.String(), "the trace, 8 at once: 16 requests, seed 1\n") || strings.Count(first.String(), "\npilotlight ") != 6*2+1 {
 		t.Errorf("got %s", first.String())
 	}
 	o.Trace = filepath.Join(t.TempDir(), "none.csv")
