@@ -45,4 +45,6 @@ var (
 	// ErrRevokedKey and ErrExpiredKey match ErrInvalidKey as well.
 	ErrRevokedKey = fmt.Errorf("%w: revoked", ErrInvalidKey)
 	ErrExpiredKey = fmt.Errorf("%w: expired", ErrInvalidKey)
+	// ErrUnavailable means that nobody can say now whether a token is valid: its issuer's keys were never fetched, or are too old.
+	ErrUnavailable = errors.New("the issuer's keys are not at hand")
 )

@@ -27,21 +27,67 @@ type KeyFile struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// New makes a key and adds it to the file, which is created with mode 0600 if missing, as is its folder (0700).
-// The secret is returned here and stored nowhere. Zero expires means never.
+// New is Add for a key that may do what its tenant may.
 func (f KeyFile) New(tenant, name string, expires time.Time) (secret string, key Key, err error) {
-	random := f.Random
-	if random == nil {
-		random = rand.Reader
-	}
+	return f.Add(tenant, name, expires, Grant{})
+}
+
+// Add makes a key and adds it to the file, which is created with mode 0600 if missing, as is its folder (0700).
+// The secret is returned here and stored nowhere. Zero expires means never.
+func (f KeyFile) Add(tenant, name string, expires time.Time, grant Grant) (secret string, key Key, err error) {
 	err = f.change(func(keys []Key) ([]Key, error) {
-		secret, key, err = Generate(random, f.now(), tenant, name, expires)
-		return append(keys, key), err
+		if secret, key, err = Generate(f.random(), f.now(), tenant, name, expires); err != nil {
+			return nil, err
+		}
+		key.Grant = grant
+		return append(keys, key), nil
 	})
 	if err != nil {
 		return "", Key{}, err
 	}
 	return secret, key, nil
+}
+
+// Rotate makes a key that may do what the one with this id may, and lets that one expire overlap from now, unless it does so earlier; 0:
+// at once. The new key expires as long after now as the old one lived in all; never, if it was to live for ever. It returns
+// ErrUnknownKey for an id that the file does not hold, and an error that matches ErrInvalidKey for a key that is not accepted any more.
+func (f KeyFile) Rotate(id string, overlap time.Duration) (secret string, key Key, err error) {
+	err = f.change(func(keys []Key) ([]Key, error) {
+		now := f.now().UTC().Truncate(time.Second)
+		for i := range keys {
+			old := &keys[i]
+			if old.ID != id {
+				continue
+			}
+			if err := old.refusal(now); err != nil {
+				return nil, fmt.Errorf("key %s: %w", id, err)
+			}
+			var expires time.Time
+			if !old.Expires.IsZero() {
+				expires = now.Add(old.Expires.Sub(old.Created))
+			}
+			if secret, key, err = Generate(f.random(), now, old.Tenant, old.Name, expires); err != nil {
+				return nil, err
+			}
+			key.Grant = old.Grant
+			if end := now.Add(overlap); old.Expires.IsZero() || end.Before(old.Expires) {
+				old.Expires = end
+			}
+			return append(keys, key), nil
+		}
+		return nil, fmt.Errorf("%w: %s", ErrUnknownKey, id)
+	})
+	if err != nil {
+		return "", Key{}, err
+	}
+	return secret, key, nil
+}
+
+func (f KeyFile) random() io.Reader {
+	if f.Random == nil {
+		return rand.Reader
+	}
+	return f.Random
 }
 
 // List returns the keys in the order of the file; a missing file has none.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pilotlight/auth/limits"
 )
 
 func TestKeyFile(t *testing.T) {
@@ -58,6 +60,65 @@ func TestKeyFile(t *testing.T) {
 		if e.Name() != "keys.yaml" && e.Name() != "keys.yaml.lock" {
 			t.Errorf("left behind: %s", e.Name())
 		}
+	}
+}
+
+func TestRotate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	at := func(now time.Time) KeyFile { return KeyFile{Path: path, Now: func() time.Time { return now }} }
+	grant := Grant{Models: []string{"org/*"}, MaxTokens: 5, Limits: limits.Limits{RequestsPerMinute: 9}}
+	first, lasting, err := at(noon).Add("team-a", "app", time.Time{}, grant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	brief, passing, err := at(noon).New("team-b", "", noon.Add(10*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := noon.Add(time.Hour)
+	second, fresh, err := at(turn).Rotate(lasting.ID, 2*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh.Tenant != "team-a" || fresh.Name != "app" || !reflect.DeepEqual(fresh.Grant, grant) || !fresh.Expires.IsZero() || !fresh.Created.Equal(turn) {
+		t.Errorf("the new key is %+v", fresh)
+	}
+	_, next, err := at(turn).Rotate(passing.ID, 20*time.Hour) // it ends before the overlap does
+	if err != nil || !next.Expires.Equal(turn.Add(10*time.Hour)) {
+		t.Errorf("got %+v, %v, want a key for ten hours", next, err)
+	}
+	list, err := at(turn).List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := static(t, list...)
+	for _, tt := range []struct {
+		name, secret string
+		now          time.Time
+		want         error
+	}{
+		{"the old one within the overlap", first, turn.Add(2*time.Hour - time.Second), nil},
+		{"the old one after it", first, turn.Add(2 * time.Hour), ErrExpiredKey},
+		{"the new one", second, turn, nil},
+		{"the new one later", second, turn.Add(1000 * time.Hour), nil},
+		{"one that ends earlier", brief, noon.Add(10 * time.Hour), ErrExpiredKey},
+	} {
+		identity, err := keys.Identify([]byte(tt.secret), tt.now)
+		if !errors.Is(err, tt.want) || err == nil && identity.Grant != nil && !reflect.DeepEqual(*identity.Grant, grant) {
+			t.Errorf("%s: %+v, %v, want %v", tt.name, identity, err, tt.want)
+		}
+	}
+	if _, _, err := at(turn.Add(3*time.Hour)).Rotate(lasting.ID, 0); !errors.Is(err, ErrExpiredKey) {
+		t.Errorf("an expired key: %v", err)
+	}
+	if _, _, err := at(turn).Rotate("aaaaaaaaaaaa", 0); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("an unknown key: %v", err)
+	}
+	if list, err := at(turn).List(); err != nil || len(list) != 4 {
+		t.Errorf("%d keys, %v; refused rotations must change nothing", len(list), err)
+	}
+	if _, _, err := at(turn).Add("team-a", "", time.Time{}, Grant{MaxTokens: -1}); err == nil {
+		t.Error("a grant that makes no sense was added")
 	}
 }
 

@@ -119,6 +119,8 @@ var (
 	// Not 403: somebody else may start the model at any moment.
 	errMayNotWake = &apiError{Status: 503, Type: typeServer, Code: "model_cold", RetryAfter: 30 * time.Second, Retry: -1,
 		Message: "The model is not running, and you may not start it. Use another one, or try again when it runs; GET /v1/models/ID tells."}
+	errNoIssuer = &apiError{Status: 503, Type: typeServer, Code: "identity_unavailable", RetryAfter: 5 * time.Second, Retry: 1,
+		Message: "Your token cannot be checked at the moment, because its issuer does not give its keys. Try again in a moment."}
 	errManyWrongKeys = &apiError{Status: 429, Type: "requests", Code: "rate_limit_exceeded", Retry: 1,
 		Message: "Too many wrong API keys came from your address. Check the key, and try again in a minute."}
 )
@@ -166,6 +168,9 @@ func bodyError(err error) *apiError {
 func identifyError(err error) *apiError {
 	if errors.Is(err, auth.ErrNoKey) {
 		return errNoKey
+	}
+	if errors.Is(err, auth.ErrUnavailable) {
+		return errNoIssuer.withCause(err)
 	}
 	return errWrongKey.withCause(err)
 }

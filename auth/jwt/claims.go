@@ -17,8 +17,11 @@ type Caller struct {
 	Issuer  string
 	Subject string // for logs; may be empty
 	Scopes  []string
-	Models  []string  // names or patterns that the token restricts its bearer to; nil: it restricts none; empty: it allows none
-	Expires time.Time // the exp claim, without leeway
+	Models  []string         // names or patterns that the token restricts its bearer to; nil: it restricts none; empty: it allows none
+	Limits  map[string]int64 // what the claim of Mapping.Limits holds, none of it below zero; nil: nothing
+	Expires time.Time        // the exp claim, without leeway
+	// Meaning is what Options.Mean has made of the rest, when the token was verified.
+	Meaning any
 }
 
 // tenantPattern is that of API keys' tenants: fit for metric labels.
@@ -82,6 +85,27 @@ func words(value any) ([]string, error) {
 		return list, nil
 	}
 	return nil, errors.New("is neither a string nor a list of strings")
+}
+
+// amounts reads an object of whole numbers.
+func amounts(value any) (map[string]int64, error) {
+	if value == nil {
+		return nil, nil
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("is no object")
+	}
+	all := make(map[string]int64, len(object))
+	for name, v := range object {
+		number, _ := v.(json.Number)
+		n, err := number.Int64()
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%.40q is not a whole number", name)
+		}
+		all[name] = n
+	}
+	return all, nil
 }
 
 const maxDepth = 16

@@ -15,6 +15,7 @@ type Issuer struct {
 	// JWKSURL is where the keys are. Empty: URL/.well-known/openid-configuration tells (OpenID Connect Discovery 1.0 §4).
 	JWKSURL string
 	Leeway  time.Duration // for exp and nbf; zero: 30 s; negative: none
+	Scope   string        // that a token must have among its scopes; empty: none
 	Claims  Mapping
 }
 
@@ -25,6 +26,7 @@ type Mapping struct {
 	TenantPrefix string
 	Scopes       string // a list, or words with spaces between (RFC 8693 §4.2); empty: scope
 	Models       string // a list, or words with spaces between; empty: tokens restrict no models
+	Limits       string // an object of numbers by name; empty: tokens limit nothing
 }
 
 const defaultLeeway = 30 * time.Second // clocks that NTP keeps differ by less
@@ -36,7 +38,8 @@ func (i Issuer) leeway() time.Duration {
 	return max(i.Leeway, 0)
 }
 
-func (i Issuer) validate() error {
+// Validate names everything that is wrong with the issuer.
+func (i Issuer) Validate() error {
 	var errs []error
 	if err := checkURL(i.URL); err != nil {
 		errs = append(errs, fmt.Errorf("issuer %q: %w", i.URL, err))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type digest = [sha256.Size]byte
 // Verifier accepts the tokens of some issuers.
 type Verifier struct {
 	sources map[string]*source
+	mean    func(Caller) (any, error) // may be nil
 	good    *lru.Cache[digest, remembered[Caller]]
 	bad     *lru.Cache[digest, remembered[error]]
 	cancel  context.CancelFunc
@@ -52,6 +54,8 @@ type remembered[T any] struct {
 type Options struct {
 	Transport http.RoundTripper // nil: http.DefaultTransport
 	Log       *slog.Logger      // nil: nothing is logged
+	// Mean makes of a verified token what its user needs, once; its error makes the token invalid. nil: nothing.
+	Mean func(Caller) (any, error)
 }
 
 // New fetches the issuers' keys in the background from now on, until Close. It waits for none of them.
@@ -61,7 +65,7 @@ func New(issuers []Issuer, o Options) (*Verifier, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	var errs []error
-	v := &Verifier{sources: map[string]*source{}}
+	v := &Verifier{sources: map[string]*source{}, mean: o.Mean}
 	client := &http.Client{Transport: o.Transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) >= 3 {
 			return errors.New("redirected too often")
@@ -69,7 +73,7 @@ func New(issuers []Issuer, o Options) (*Verifier, error) {
 		return checkParsed(r.URL)
 	}}
 	for _, issuer := range issuers {
-		errs = append(errs, issuer.validate())
+		errs = append(errs, issuer.Validate())
 		if v.sources[issuer.URL] != nil {
 			errs = append(errs, fmt.Errorf("issuer %q is named twice", issuer.URL))
 		}
@@ -168,12 +172,27 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (Cal
 	if err != nil {
 		return Caller{}, 0, final("%w", err)
 	}
+	if c.Scope != "" && !slices.Contains(scopes, c.Scope) {
+		return Caller{}, 0, final("it lacks the scope %s", c.Scope)
+	}
+	var numbers map[string]int64
+	if c.Claims.Limits != "" {
+		if numbers, err = amounts(lookUp(claims, c.Claims.Limits)); err != nil { // misread, they must not be taken for none
+			return Caller{}, 0, final("its claim %q: %w", c.Claims.Limits, err)
+		}
+	}
 	expires, err := claims.GetExpirationTime()
 	if err != nil {
 		return Caller{}, 0, final("%w", err)
 	}
 	subject, _ := claims.GetSubject() // optional, and for logs only
-	return Caller{Tenant: tenant, Issuer: c.URL, Subject: subject, Scopes: scopes, Models: models, Expires: expires.Time}, c.leeway(), nil
+	caller := Caller{Tenant: tenant, Issuer: c.URL, Subject: subject, Scopes: scopes, Models: models, Limits: numbers, Expires: expires.Time}
+	if v.mean != nil {
+		if caller.Meaning, err = v.mean(caller); err != nil {
+			return Caller{}, 0, final("%w", err)
+		}
+	}
+	return caller, c.leeway(), nil
 }
 
 // header is what is read of a token's; keys that it carries or points to are never used.

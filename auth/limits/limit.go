@@ -3,6 +3,7 @@ package limits
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -14,6 +15,29 @@ type Limits struct {
 	TokensPerMonth    int64 `yaml:"tokens_per_month,omitempty"`       // prompt and completion; months begin at 00:00 UTC of their first day
 	Concurrent        int64 `yaml:"concurrent_requests,omitempty"`    // requests at the same time, those that wait included
 	ColdStarts        int64 `yaml:"concurrent_cold_starts,omitempty"` // different models that the account waits for to start, at the same time
+}
+
+// String names them one after the other; it is empty if there are none.
+func (l Limits) String() string {
+	var parts []string
+	for _, limit := range l.list() {
+		if limit.value != 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", limit.value, limit.kind))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+type amount struct {
+	kind  Kind
+	value int64
+}
+
+func (l *Limits) list() []amount {
+	return []amount{
+		{RequestsPerMinute, l.RequestsPerMinute}, {TokensPerMinute, l.TokensPerMinute}, {TokensPerDay, l.TokensPerDay},
+		{TokensPerMonth, l.TokensPerMonth}, {Concurrent, l.Concurrent}, {ColdStarts, l.ColdStarts},
+	}
 }
 
 // Or takes what is no limit in l from other.
@@ -33,13 +57,7 @@ func (l Limits) Or(other Limits) Limits {
 // Validate names every limit that is negative.
 func (l Limits) Validate() error {
 	var errs []error
-	for _, limit := range []struct {
-		kind  Kind
-		value int64
-	}{
-		{RequestsPerMinute, l.RequestsPerMinute}, {TokensPerMinute, l.TokensPerMinute}, {TokensPerDay, l.TokensPerDay},
-		{TokensPerMonth, l.TokensPerMonth}, {Concurrent, l.Concurrent}, {ColdStarts, l.ColdStarts},
-	} {
+	for _, limit := range l.list() {
 		if limit.value < 0 {
 			errs = append(errs, fmt.Errorf("%d %s: no limit is below 0; 0 is none", limit.value, limit.kind))
 		}
@@ -163,4 +181,21 @@ func (r *Rate) tighten(w *window, limit int64, since time.Duration) {
 		return
 	}
 	*r = Rate{Limit: limit, Remaining: remaining, Reset: max(w.empty()-since, 0)}
+}
+
+// FromNames makes limits of numbers by the names of the configuration. A name that is none is an error: what is misread must not be taken
+// for no limit.
+func FromNames(numbers map[string]int64) (l Limits, err error) {
+	fields := map[string]*int64{
+		"requests_per_minute": &l.RequestsPerMinute, "tokens_per_minute": &l.TokensPerMinute, "tokens_per_day": &l.TokensPerDay,
+		"tokens_per_month": &l.TokensPerMonth, "concurrent_requests": &l.Concurrent, "concurrent_cold_starts": &l.ColdStarts,
+	}
+	for name, n := range numbers {
+		field := fields[name]
+		if field == nil {
+			return Limits{}, fmt.Errorf("%.40q is no limit", name)
+		}
+		*field = n
+	}
+	return l, l.Validate()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -17,8 +18,8 @@ func keysCommand() *cobra.Command {
 	var file, configFile string
 	c := &cobra.Command{
 		Use:   "keys",
-		Short: "Make, list and revoke API keys",
-		Long: `Make, list and revoke API keys. Keys live as hashes in a file (auth.keys_file of the configuration; keys.yaml beside it
+		Short: "Make, list, rotate and revoke API keys",
+		Long: `Make, list, rotate and revoke API keys. Keys live as hashes in a file (auth.keys_file of the configuration; keys.yaml beside it
 by default). Say which with --config or --file. A running gateway sees changes within a second.`,
 	}
 	c.PersistentFlags().StringVarP(&configFile, "config", "c", "", "the configuration `FILE`, whose auth.keys_file is used")
@@ -38,7 +39,7 @@ by default). Say which with --config or --file. A running gateway sees changes w
 		}
 		return auth.KeyFile{}, usageError{errors.New("say which keys file: --config FILE or --file FILE")}
 	}
-	c.AddCommand(newKeyCommand(store), listKeysCommand(store), revokeKeyCommand(store))
+	c.AddCommand(newKeyCommand(store), listKeysCommand(store), rotateKeyCommand(store), revokeKeyCommand(store))
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return c
 }
@@ -46,9 +47,11 @@ by default). Say which with --config or --file. A running gateway sees changes w
 func newKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	var tenant, name string
 	var expires time.Duration
+	var grant auth.Grant
 	c := &cobra.Command{
-		Use:   "new -c FILE --tenant TENANT",
-		Short: "Make a key and print it; it is shown this once",
+		Use:     "new -c FILE --tenant TENANT",
+		Aliases: []string{"create"},
+		Short:   "Make a key and print it; it is shown this once",
 		Long: `Make a key for a tenant, add its hash to the keys file, and print the key on standard output: it is shown this once.
 The file is made with mode 0600 if it is missing, so run this as the user that the gateway runs as.`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -66,7 +69,7 @@ The file is made with mode 0600 if it is missing, so run this as the user that t
 				}
 				until = time.Now().Add(expires)
 			}
-			secret, key, err := f.New(tenant, name, until)
+			secret, key, err := f.Add(tenant, name, until, grant)
 			if err != nil {
 				return err
 			}
@@ -78,13 +81,24 @@ The file is made with mode 0600 if it is missing, so run this as the user that t
 	c.Flags().StringVar(&tenant, "tenant", "", "the application or team that the key is for (required)")
 	c.Flags().StringVar(&name, "name", "", "a note to tell keys apart")
 	c.Flags().DurationVar(&expires, "expires-in", 0, "how long the key is valid, such as 720h; without it: until revoked")
+	c.Flags().StringSliceVar(&grant.Models, "models", nil, "`NAMES` of the models that it may use, with commas between; * stands for any text; without it: the tenant's")
+	c.Flags().Int64Var(&grant.MaxTokens, "max-tokens", 0, "the most tokens of one answer; without it: the tenant's")
+	limit := func(n *int64, name, what string) {
+		c.Flags().Int64Var(n, name, 0, what+" of this key; without it: the tenant's key_limits")
+	}
+	limit(&grant.Limits.RequestsPerMinute, "requests-per-minute", "requests per minute")
+	limit(&grant.Limits.TokensPerMinute, "tokens-per-minute", "tokens per minute")
+	limit(&grant.Limits.TokensPerDay, "tokens-per-day", "tokens per day")
+	limit(&grant.Limits.TokensPerMonth, "tokens-per-month", "tokens per month")
+	limit(&grant.Limits.Concurrent, "concurrent-requests", "requests at the same time")
 	return c
 }
 
 func listKeysCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list -c FILE",
-		Short: "List the keys, without their secrets",
+		Use:     "list -c FILE",
+		Aliases: []string{"ls"},
+		Short:   "List the keys, without their secrets",
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := store()
 			if err != nil {
@@ -96,13 +110,31 @@ func listKeysCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 			}
 			now := time.Now()
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tTENANT\tNAME\tCREATED\tSTATE")
+			fmt.Fprintln(w, "ID\tTENANT\tNAME\tCREATED\tSTATE\tMAY")
 			for _, k := range keys {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Name, k.Created.Format(time.RFC3339), keyState(k, now))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Name, k.Created.Format(time.RFC3339), keyState(k, now), keyGrant(k))
 			}
 			return w.Flush()
 		},
 	}
+}
+
+// keyGrant is what the key says beyond its tenant.
+func keyGrant(k auth.Key) string {
+	var parts []string
+	if len(k.Models) > 0 {
+		parts = append(parts, "models "+strings.Join(k.Models, " "))
+	}
+	if k.MaxTokens > 0 {
+		parts = append(parts, fmt.Sprintf("%d tokens an answer", k.MaxTokens))
+	}
+	if text := k.Limits.String(); text != "" {
+		parts = append(parts, text)
+	}
+	if parts == nil {
+		return "what its tenant may"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func keyState(k auth.Key, now time.Time) string {
@@ -117,6 +149,42 @@ func keyState(k auth.Key, now time.Time) string {
 	return "active"
 }
 
+func rotateKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
+	overlap := 24 * time.Hour
+	c := &cobra.Command{
+		Use:   "rotate -c FILE ID",
+		Short: "Make a key in the place of another, which stays valid for a while",
+		Long: `Make a key that may do what the one called ID may, and print it on standard output: it is shown this once. The old key expires after the
+overlap, so that clients can be changed meanwhile.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			f, err := store()
+			if err != nil {
+				return err
+			}
+			if overlap < 0 {
+				return usageError{errors.New("--overlap must not be negative")}
+			}
+			secret, key, err := f.Rotate(args[0], overlap)
+			if err != nil {
+				return unknownKey(err, args[0])
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "key %s for tenant %s; it is shown only now. Key %s expires in %s.\n", key.ID, key.Tenant, args[0], overlap)
+			_, err = fmt.Fprintln(c.OutOrStdout(), secret)
+			return err
+		},
+	}
+	c.Flags().DurationVar(&overlap, "overlap", overlap, "how long the old key stays valid; 0s: not at all")
+	return c
+}
+
+func unknownKey(err error, id string) error {
+	if errors.Is(err, auth.ErrUnknownKey) {
+		return fmt.Errorf("%w: %s; 'pilotlight keys list' shows the ids", auth.ErrUnknownKey, id)
+	}
+	return err
+}
+
 func revokeKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke -c FILE ID",
@@ -128,10 +196,7 @@ func revokeKeyCommand(store func() (auth.KeyFile, error)) *cobra.Command {
 				return err
 			}
 			if err := f.Revoke(args[0]); err != nil {
-				if errors.Is(err, auth.ErrUnknownKey) {
-					return fmt.Errorf("%w: %s; 'pilotlight keys list' shows the ids", err, args[0])
-				}
-				return err
+				return unknownKey(err, args[0])
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "key %s is revoked\n", args[0])
 			return err

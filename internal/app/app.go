@@ -176,6 +176,11 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		}
 		a.keysFile.follow(opened)
 		undo = append(undo, a.keysFile.close)
+		tokens, err := a.keysFile.trust(c.Issuers)
+		if err != nil {
+			return nil, err
+		}
+		a.keysFile.accept(tokens)
 		keys = a.keysFile
 	}
 	if a.telemetry, err = newTelemetry(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"pilotlight/activator"
 	"pilotlight/activator/ledger"
 	"pilotlight/auth"
+	"pilotlight/auth/jwt"
 	"pilotlight/internal/config"
 )
 
@@ -84,6 +86,7 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	}
 	changes := config.Diff(old, next)
 	var keys *auth.Keys
+	var tokens *jwt.Verifier
 	var undo []*model
 	defer func() {
 		if err == nil {
@@ -92,12 +95,21 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 		if keys != nil {
 			keys.Close()
 		}
+		if tokens != nil {
+			tokens.Close()
+		}
 		for _, m := range undo {
 			a.dropModel(m)
 		}
 	}()
 	if a.keysFile != nil && next.KeysFile != old.KeysFile {
 		if keys, err = a.keysFile.open(next.KeysFile); err != nil {
+			return err
+		}
+	}
+	issuers := a.keysFile != nil && !reflect.DeepEqual(next.Issuers, old.Issuers)
+	if issuers {
+		if tokens, err = a.keysFile.trust(next.Issuers); err != nil {
 			return err
 		}
 	}
@@ -136,6 +148,9 @@ func (a *App) apply(next *config.Config, asked bool) (err error) {
 	}
 	if keys != nil {
 		a.keysFile.follow(keys)
+	}
+	if issuers {
+		a.keysFile.accept(tokens)
 	}
 	if shown != nil {
 		a.cert.follow(shown)

@@ -20,6 +20,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"pilotlight/auth/jwt"
 	"pilotlight/auth/tenants"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/gateway"
@@ -42,6 +43,8 @@ type Config struct {
 	Devices  Devices
 	// KeysFile holds the hashed API keys; the default is keys.yaml beside the configuration. It need not exist.
 	KeysFile string
+	// Issuers are those whose tokens are accepted beside keys.
+	Issuers []jwt.Issuer
 	// Tenants says what callers may do.
 	Tenants tenants.Rules
 	Queue   Queue
@@ -216,7 +219,7 @@ func (r *reader) config(c *Config, root value) {
 
 	auth := f.get("auth").fields("keys_file", "jwt", "anonymous", "wrong_keys_per_minute", "trusted_proxies")
 	c.KeysFile = beside(r.file, r.home(auth.get("keys_file"), auth.get("keys_file").text(defaultKeysFile)))
-	r.laterJWT(auth.get("jwt"))
+	c.Issuers = r.issuers(auth.get("jwt"))
 	r.tenants(c, f, auth)
 
 	c.Queue = DefaultQueue()

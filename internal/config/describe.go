@@ -73,6 +73,7 @@ func (d *describer) all() {
 	d.line(0, "queue        %d requests, %s in all", c.Queue.MaxRequests, humanize.IBytes(uint64(c.Queue.MaxBytes)))
 	d.line(0, "body limit   %s", humanize.IBytes(uint64(c.Gateway.MaxBodyBytes)))
 	d.traces(c.Traces)
+	d.issuerLines(c.Issuers)
 	d.tenantLines(c.Tenants, c)
 	for i := range c.Models {
 		d.line(0, "")
@@ -113,7 +114,7 @@ func (d *describer) model(m *Model) {
 		access = "open to callers without a key"
 	}
 	d.line(1, "names        %s (%s)", strings.Join(names, ", "), access)
-	if text := limitText(d.config.Tenants.Models[m.ModelID]); text != "" {
+	if text := d.config.Tenants.Models[m.ModelID].String(); text != "" {
 		d.line(1, "limits       %s, of all tenants together", text)
 	}
 	if m.Spec.Driver == backends.DriverStatic {

@@ -76,6 +76,7 @@ func Diff(old, fresh *Config) Changes {
 	note(&c.Settings, "telemetry.traces", was, is)
 	note(&c.Settings, "admin.token", old.Admin.Token, fresh.Admin.Token)
 	note(&c.Settings, "auth.keys_file", old.KeysFile, fresh.KeysFile)
+	note(&c.Settings, "auth.jwt", old.Issuers, fresh.Issuers)
 	note(&c.Settings, "auth.anonymous", old.Tenants.Anonymous, fresh.Tenants.Anonymous)
 	note(&c.Settings, "auth.wrong_keys_per_minute", old.Tenants.WrongKeys, fresh.Tenants.WrongKeys)
 	note(&c.Settings, "auth.trusted_proxies", old.Gateway.TrustedProxies, fresh.Gateway.TrustedProxies)

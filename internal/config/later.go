@@ -14,17 +14,6 @@ func (r *reader) laterTopLevel(f fields) {
 	}
 }
 
-func (r *reader) laterJWT(v value) {
-	if !v.given() {
-		return
-	}
-	f := v.fields("issuer", "audience", "jwks_url")
-	f.get("issuer").expandable(false)
-	f.get("audience").text("")
-	f.get("jwks_url").expandable(false)
-	v.later("use API keys: auth.keys_file")
-}
-
 // laterModel type-checks and refuses a model's fields of later releases. Values that ask for what happens
 // anyway (stream_model: false, prefetch: false) pass.
 func (r *reader) laterModel(f fields) {

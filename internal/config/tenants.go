@@ -145,10 +145,10 @@ func (r *reader) modelLimits(c *Config, id string, v value) {
 // tenantLines shows who may do what.
 func (d *describer) tenantLines(t tenants.Rules, c *Config) {
 	if t.Total != (limits.Limits{}) {
-		d.line(0, "limits       %s", limitText(t.Total))
+		d.line(0, "limits       %s", t.Total.String())
 	}
 	if t.Anonymous != (limits.Limits{}) {
-		d.line(0, "anonymous    %s for each address", limitText(t.Anonymous))
+		d.line(0, "anonymous    %s for each address", t.Anonymous.String())
 	}
 	if len(c.Gateway.TrustedProxies) > 0 {
 		d.line(0, "proxies      %s may say where requests come from", strings.Trim(fmt.Sprint(c.Gateway.TrustedProxies), "[]"))
@@ -164,8 +164,8 @@ func (d *describer) tenantLines(t tenants.Rules, c *Config) {
 				d.line(1, "%-12s %s", what, text)
 			}
 		}
-		say("limits", limitText(p.Limits))
-		say("each key", limitText(p.KeyLimits))
+		say("limits", p.Limits.String())
+		say("each key", p.KeyLimits.String())
 		list := func(what string, names []string) {
 			if names != nil {
 				say(what, strings.Join(append([]string{}, names...), ", "))
@@ -194,21 +194,4 @@ func (d *describer) tenantLines(t tenants.Rules, c *Config) {
 			say("queue", fmt.Sprintf("priority %d, weight %d", p.Priority, max(p.Weight, 1)))
 		}
 	}
-}
-
-// limitText is empty if there are none.
-func limitText(l limits.Limits) string {
-	var parts []string
-	for _, limit := range []struct {
-		kind limits.Kind
-		n    int64
-	}{
-		{limits.RequestsPerMinute, l.RequestsPerMinute}, {limits.TokensPerMinute, l.TokensPerMinute}, {limits.TokensPerDay, l.TokensPerDay},
-		{limits.TokensPerMonth, l.TokensPerMonth}, {limits.Concurrent, l.Concurrent}, {limits.ColdStarts, l.ColdStarts},
-	} {
-		if limit.n != 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", limit.n, limit.kind))
-		}
-	}
-	return strings.Join(parts, ", ")
 }
