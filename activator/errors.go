@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	// ErrQueueFull: the model's queue, or the total of all queues, is at its bound of requests or bytes.
+	// ErrQueueFull: the model's queue, or the total of all queues, is at its bound of requests or bytes, or the rest is kept for other tenants.
 	ErrQueueFull = errors.New("queue is full")
 	// ErrShuttingDown: the gateway is going away; requests in flight go on, waiting ones do not.
 	ErrShuttingDown = errors.New("shutting down")

@@ -101,7 +101,7 @@ func FuzzStepIsTotal(f *testing.F) {
 			b := data[i+1]
 			e := event{
 				kind: eventKind(data[i]) % (evSurveyed + 1), id: uint64(b % 5), ticket: tickets[b%8], ok: b&8 != 0, n: int(b>>5) - 1,
-				word: word(b & 3), grant: grantResult(b>>4) % 3, since: now - moment(b>>6), change: &change{config: c, spec: 1 + uint64(b>>4)%3},
+				word: word(b & 3), cost: int64(b)*100 - 5000, output: int64(b >> 3), grant: grantResult(b>>4) % 3, since: now - moment(b>>6), change: &change{config: c, spec: 1 + uint64(b>>4)%3},
 			}
 			if b&64 != 0 {
 				e.err = errLaunch

@@ -107,6 +107,11 @@ var mutants = []struct {
 		}
 		return []effect{f}
 	}}, "I6"},
+	{mutant{name: "priorities are ignored", scenario: "priorities", after: func(w *world, e event) {
+		for i := range w.core.queue.levels {
+			w.core.queue.levels[i].priority = 0
+		}
+	}}, "order"},
 	{mutant{name: "waiters do not hear of a failed start", scenario: "permanent failure", effect: dropping(effGiveUp)}, ""},
 	{mutant{name: "waiters are turned away by a crash", scenario: "idle", after: func(w *world, e event) {
 		if e.kind == evExited && w.core.queue.len() > 0 {

@@ -325,7 +325,7 @@ func TestWordsForStates(t *testing.T) {
 	}
 	totals := NewTotals(1, 0)
 	totals.SetLimits(2, 10)
-	if !totals.take(5) || totals.take(6) || !totals.take(5) || totals.take(0) {
+	if !totals.take("", 5) || totals.take("", 6) || !totals.take("", 5) || totals.take("", 0) {
 		t.Error("limits are not those set last")
 	}
 }

@@ -95,8 +95,8 @@ func (t *Ticket) settle(state uint32, err error) bool {
 func (t *Ticket) conclude(state uint32, err error) {
 	t.err = err
 	t.state.Store(state)
-	t.model.queued.give(t.request.Bytes)
-	t.model.totals.give(t.request.Bytes)
+	t.model.queued.give(t.request.Tenant, t.request.Bytes)
+	t.model.totals.give(t.request.Tenant, t.request.Bytes)
 	if t.timer != nil {
 		t.timer.Stop()
 	}
@@ -153,11 +153,11 @@ func (m *Model) Enqueue(req Request) (*Ticket, error) {
 		return nil, err
 	}
 	req.Bytes = max(0, req.Bytes)
-	if !m.totals.take(req.Bytes) {
+	if !m.totals.take(req.Tenant, req.Bytes) {
 		return nil, ErrQueueFull
 	}
-	if !m.queued.take(req.Bytes) {
-		m.totals.give(req.Bytes)
+	if !m.queued.take(req.Tenant, req.Bytes) {
+		m.totals.give(req.Tenant, req.Bytes)
 		return nil, ErrQueueFull
 	}
 	t := &Ticket{model: m, request: req, enqueued: m.now(), done: make(chan struct{})}

@@ -333,6 +333,13 @@ func (w *world) stepOn(e event) {
 		if f.kind == effGrant && w.granting() {
 			w.fail("I2: two grants at once")
 		}
+		if f.kind == effGrant {
+			for t := range w.core.queue.where {
+				if t.request.Priority > f.ticket.request.Priority {
+					w.fail("order: a request of a lower priority is granted first")
+				}
+			}
+		}
 		if f.kind == effClose {
 			w.checkClosing(f.id, newest)
 			w.checkSurplus(f.id)

@@ -4,7 +4,6 @@ import (
 	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/gateway/jsonbody"
-	"pilotlight/gateway/sse"
 )
 
 // place is what the queue is to know of the request: whose it is, how it counts, and the work that it may be. It is asked for by those that
@@ -56,21 +55,17 @@ func (x *exchange) askUsage(e backends.Endpoint) {
 	}
 }
 
-// settleWork tells the queue what the request has been, as the engine says, or else as far as it was seen.
+// settleWork tells the queue what the request has been, as the engine says, or else as far as it was seen. Where nothing was seen, because the
+// client left before, it stays at what was expected: nobody is to get work done for nothing by leaving in time.
 func (x *exchange) settleWork(answered bool) {
-	if !x.lease.Queued() {
-		return
-	}
 	a := &x.admission
-	used, whole := a.used, answered && a.told
-	if !a.told {
-		switch {
-		case x.status != 200: // refused, or never answered
-			used = sse.Usage{}
-		default:
-			used = sse.Usage{Prompt: x.claimed.Prompt, Completion: max(a.events, a.answer/bytesPerToken)}
-			whole = answered && x.route.stream
-		}
+	switch {
+	case !x.lease.Queued():
+	case a.told:
+		x.lease.Settle(a.used.Prompt, a.used.Completion, answered)
+	case x.status >= 300 || x.call == nil: // refused, or never sent
+		x.lease.Settle(0, 0, false)
+	case answered || a.events > 0:
+		x.lease.Settle(x.claimed.Prompt, max(a.events, a.answer/bytesPerToken), answered && x.route.stream)
 	}
-	x.lease.Settle(used.Prompt, used.Completion, whole)
 }

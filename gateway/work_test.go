@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -191,5 +192,54 @@ func TestUsageOfThoseWhoWaitedIsAskedAndHidden(t *testing.T) {
 		if strings.Contains(text, "usage") || !strings.Contains(text, "[DONE]") {
 			t.Errorf("%s was answered %s", name, text)
 		}
+	}
+}
+
+func TestWhoLeavesIsChargedWhatWasExpected(t *testing.T) {
+	engine := &turns{next: make(chan string)}
+	e := newEdge(t, edgeOptions{limit: 1}, engine)
+	var clients sync.WaitGroup
+	ask := func(ctx context.Context, name, body string) {
+		clients.Go(func() {
+			req, err := http.NewRequestWithContext(ctx, "POST", e.url+"/v1/chat/completions", strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Authorization", "Bearer key-"+name[:1])
+			resp, err := e.client.Do(req)
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Error(err)
+				}
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	ask(t.Context(), "z0", promptBody("z0"))
+	settles(t, "the first request at the engine", func() bool { return len(engine.seen()) == 1 })
+	leaves, leave := context.WithCancel(t.Context())
+	for i, name := range []string{"a1", "a2", "b1", "b2"} {
+		if name == "a1" {
+			ask(leaves, name, strings.Replace(promptBody(name), "{", `{"metadata":"`+strings.Repeat("long ", 10_000)+`",`, 1))
+		} else {
+			ask(t.Context(), name, promptBody(name))
+		}
+		settles(t, "a request in the queue", func() bool { return e.model.Activator.Status().QueuedRequests == i+1 })
+	}
+	engine.next <- usageAnswer(20, 100)
+	settles(t, "a1 at the engine", func() bool { return len(engine.seen()) == 2 })
+	leave()
+	for i := range 3 {
+		settles(t, "the next request at the engine", func() bool { return len(engine.seen()) == i+3 })
+		if i == 0 {
+			engine.next <- "" // a1's
+		}
+		engine.next <- usageAnswer(20, 100)
+	}
+	clients.Wait()
+	if got := fmt.Sprint(engine.seen()); got != "[z0 a1 b1 b2 a2]" {
+		t.Errorf("the order was %s", got)
 	}
 }
