@@ -91,7 +91,10 @@ func (x *exchange) describe() error {
 			salt += string(raw)
 		}
 	}
-	session := x.session(c)
+	session := x.session(c.scratch[:0])
+	if session != nil {
+		c.scratch = session
+	}
 	switch {
 	case x.route.metric == "chat": // templates put the tools before the conversation
 		b.Describe(&c.asked, limit, session, salt, f.Raw(jsonbody.Tools), f.Raw(jsonbody.Messages))
@@ -118,8 +121,8 @@ func (x *exchange) describe() error {
 	return nil
 }
 
-// session is what the request belongs to; empty: nothing that it tells.
-func (x *exchange) session(c *choice) []byte {
+// session is what the request belongs to, appended to scratch; nil: it tells of nothing.
+func (x *exchange) session(scratch []byte) []byte {
 	kind, value := byte('h'), []byte(nil)
 	if x.sessionID != nil {
 		value = x.sessionID
@@ -138,14 +141,13 @@ func (x *exchange) session(c *choice) []byte {
 	if len(value) == 0 {
 		return nil
 	}
-	c.scratch = append(append(c.scratch[:0], kind), x.rec.identity.Tenant...)
-	c.scratch = append(append(c.scratch, 0), value...)
-	return c.scratch
+	scratch = append(append(scratch, kind), x.rec.identity.Tenant...)
+	return append(append(scratch, 0), value...)
 }
 
 // readSession keeps the header by which requests are kept together, while the request's head is at hand.
 func (x *exchange) readSession(h *fasthttp.RequestHeader) {
-	if x.model.Balancer == nil {
+	if x.model.Balancer == nil && len(x.model.Split) == 0 {
 		return
 	}
 	name := x.model.Routing.SessionHeader

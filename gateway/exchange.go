@@ -55,10 +55,14 @@ type exchange struct {
 	space   transport.Call // what call points to
 	idSpace [maxRequestID]byte
 
-	sessionID []byte       // of the session header; part of the request's head
-	usage     router.Usage // of the answer
-	sentAt    time.Time    // the last attempt
-	stays     bool         // silence does not move it to another replica any more
+	sessionID  []byte       // of the session header; part of the request's head
+	usage      router.Usage // of the answer
+	sentAt     time.Time    // the last attempt
+	origin     *Model       // whose fallbacks count
+	fallen     int          // fallbacks that were tried
+	fallbackAt time.Time    // when to look for one
+	via        string       // why another model answers; empty: none does
+	stays      bool         // silence does not move it to another replica any more
 
 	// For the log: of the last lease.
 	queued  time.Duration
@@ -113,6 +117,7 @@ func (x *exchange) release() {
 	x.request = transport.Request{Extra: x.request.Extra[:0], Body: x.request.Body[:0]}
 	x.status, x.sequence, x.queued, x.cold, x.replica = 0, 0, 0, false, 0
 	x.dropChoice()
+	x.origin, x.fallen, x.fallbackAt, x.via = nil, 0, time.Time{}, ""
 	x.sessionID, x.usage, x.sentAt, x.stays, x.reason, x.matched = nil, router.Usage{}, time.Time{}, false, "", 0
 	x.mu.Lock()
 	x.gone, x.left, x.call = false, nil, nil
@@ -246,6 +251,10 @@ func (x *exchange) wait(until time.Time) error {
 	if x.deadline.Before(end) {
 		end = x.deadline
 	}
+	fallback := x.fallsBackAt()
+	if !fallback.IsZero() && fallback.Before(end) {
+		end = fallback
+	}
 	select { // a granted ticket wins over a time that is over already
 	case <-x.ticket.Done():
 		return x.waited()
@@ -271,6 +280,9 @@ func (x *exchange) wait(until time.Time) error {
 			status := x.ticket.Status()
 			x.ticket.Cancel()
 			return coldError(status, status.ETA)
+		case !fallback.IsZero() && !now.Before(fallback):
+			x.outwaited(now)
+			return nil
 		}
 		return errNotYet
 	}

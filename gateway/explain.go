@@ -12,6 +12,7 @@ const (
 	headerReplica = "X-Pilotlight-Replica"
 	headerReason  = "X-Pilotlight-Reason"
 	headerStart   = "X-Pilotlight-Start"
+	headerModel   = "X-Pilotlight-Model"
 	headerTiming  = "Server-Timing"
 )
 
@@ -36,6 +37,8 @@ func (x *exchange) explain(h *fasthttp.ResponseHeader) {
 		}
 		h.SetBytesV(headerReason, b)
 	}
+	x.explainModel(h)
+	b = x.told
 	// https://www.w3.org/TR/server-timing/: dur is in milliseconds.
 	b = appendMillis(append(b[:0], "queue;dur="...), x.queued)
 	if !x.sentAt.IsZero() {

@@ -58,6 +58,8 @@ func (g *Gateway) infer(ctx *fasthttp.RequestCtx, x *exchange) {
 		g.refuse(ctx, rec, refused)
 		return
 	}
+	model = x.spread(model)
+	x.model, x.origin, rec.model = model, model, model
 	x.deadline = start.Add(model.Timeouts.Request)
 	x.waitUntil = start.Add(model.waitBudget(x.stream, wish, hint))
 
@@ -98,6 +100,10 @@ again:
 		if err = x.answer(ctx); err == errAgain {
 			goto again
 		}
+	}
+	if err != nil && x.fallBack(err) {
+		x.body.reset()
+		goto again
 	}
 	if err != nil {
 		failure := asAPIError(err)

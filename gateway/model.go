@@ -20,6 +20,11 @@ type Model struct {
 	Cold         Cold
 	Timeouts     Timeouts
 	Routing      Routing
+	// Split gives a share of the requests for this model's names to other models, Fallback those that it cannot answer. Parameters are members
+	// that its requests get.
+	Split      []Share
+	Fallback   Fallback
+	Parameters []Parameter
 	// Created is shown in /v1/models: when the model came into the configuration, in Unix seconds.
 	Created int64
 	// Activator gives leases on replicas.

@@ -31,6 +31,8 @@ type record struct {
 	cold      bool
 	replica   uint64
 	reason    router.Reason // why this replica; empty: there was no other
+	via       string        // why another model than the one that was asked for answers; empty: none does
+	asked     string        // the name that the client used
 	matched   float64       // share of the prompt that it is thought to have cached
 	attempts  int
 	used      sse.Usage     // tokens; as the engine told, or estimated
@@ -47,7 +49,7 @@ func (r *record) close(x *exchange, status, bytesOut int, now time.Time) {
 		r.used, r.metered = a.used, a.used != (sse.Usage{})
 	}
 	r.waited, r.cold, r.replica, r.attempts = x.queued, x.cold, x.replica, x.attempts
-	r.reason, r.matched = x.reason, x.matched
+	r.reason, r.matched, r.via, r.asked = x.reason, x.matched, x.via, x.asked
 }
 
 // log writes the access log line and the request's metrics.
@@ -93,6 +95,10 @@ func (r *record) appendLine(b []byte, code string) []byte {
 		b = jsonbody.AppendString(append(b, `,"model":`...), r.model.ID)
 		b = jsonbody.AppendString(append(b, `,"tenant":`...), r.identity.Tenant)
 		b = strconv.AppendBool(append(b, `,"stream":`...), r.stream)
+	}
+	if r.via != "" {
+		b = jsonbody.AppendString(append(b, `,"asked":`...), r.asked)
+		b = append(append(append(b, `,"via":"`...), r.via...), '"')
 	}
 	if r.identity.KeyID != "" {
 		b = jsonbody.AppendString(append(b, `,"key_id":`...), r.identity.KeyID)

@@ -245,6 +245,8 @@ func (s *stream) wait() error {
 	case err == errNotYet:
 		s.beat()
 		return nil
+	case err != nil && s.x.fallBack(err):
+		return nil
 	case err != nil:
 		return err
 	}

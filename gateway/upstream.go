@@ -8,7 +8,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/backends/transport"
 	"pilotlight/gateway/jsonbody"
@@ -64,6 +63,9 @@ func (x *exchange) prepare(e backends.Endpoint) {
 		x.patch.SetString(jsonbody.Model, e.ServedName)
 	}
 	x.amend(e)
+	if x.route.stream && len(x.model.Parameters) > 0 { // the routes that generate text
+		x.patch.Parameters(x.model.Parameters)
+	}
 	accept := "application/json"
 	if x.stream {
 		accept = "text/event-stream"
@@ -263,18 +265,8 @@ func (x *exchange) move() error {
 		lease.Release()
 		return nil
 	}
-	now := time.Now()
-	x.report(router.Failed, now)
 	x.rec.trace.attemptFailed(errSilent, true)
-	x.dropCall(now)
-	x.lease.Settle(0, 0, false)
-	if len(x.rid) > 0 {
-		old.shared = true
-		x.g.abort(x.target.Transport(), string(x.rid), x.lease)
-		x.lease = activator.Lease{}
-	} else {
-		x.lease.Release()
-	}
+	x.quit(router.Failed, time.Now())
 	x.dropFragment()
 	x.splitter.Reset()
 	x.dropChoice()

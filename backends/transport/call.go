@@ -344,3 +344,6 @@ func (p *Pool) Do(ctx context.Context, req *Request, limit int) (status int, bod
 		}
 	}
 }
+
+// Ended tells whether the response was read to its end.
+func (c *Call) Ended() bool { return c.complete }

@@ -155,11 +155,13 @@ func (p *Patch) once(k Key) {
 	p.changed[k], p.deleted[k] = true, false
 }
 
-func (p *Patch) insert(k Key, raw []byte) {
+func (p *Patch) insert(k Key, raw []byte) { p.insertNamed(k.String(), raw) }
+
+func (p *Patch) insertNamed(name string, raw []byte) {
 	if len(p.front) > 0 {
 		p.front = append(p.front, ',')
 	}
-	p.front = AppendString(p.front, k.String())
+	p.front = AppendString(p.front, name)
 	p.front = append(p.front, ':')
 	p.front = append(p.front, raw...)
 }

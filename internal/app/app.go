@@ -339,5 +339,6 @@ func (a *App) publish(c *config.Config) error {
 		}
 	}
 	a.mu.Unlock()
+	linkModels(models, c)
 	return a.gateway.SetModels(models)
 }

@@ -252,6 +252,7 @@ func (r *reader) config(c *Config, root value) {
 		}
 	}
 	unique(read)
+	linkNames(read)
 	r.fit(c, read)
 }
 

@@ -169,6 +169,7 @@ func (d *describer) model(m *Model) {
 		}
 		d.line(1, "routing      %s", text)
 	}
+	d.names(m)
 }
 
 // scaled says how many replicas a model has when.

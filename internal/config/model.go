@@ -26,6 +26,7 @@ type Model struct {
 	Cold      gateway.Cold
 	Timeouts  gateway.Timeouts
 	Routing   gateway.Routing
+	Names     Names
 	// Prefetch: Spec.Weights are fetched when the gateway starts, not only when a replica does.
 	Prefetch bool
 	Line     int // where the entry begins in the file
@@ -50,6 +51,7 @@ type modelFields struct {
 	id      value
 	aliases []value
 	gpu     value
+	links   nameLinks
 }
 
 var (
@@ -63,7 +65,8 @@ const maxClientName = 200
 func (r *reader) model(v value, c *Config) modelFields {
 	f := v.fields("name", "model_id", "aliases", "model_hf_path", "model_path", "stream_model", "resources", "gpu_share",
 		"extra_args", "env_vars", "requires_auth", "scaling", "prefetch", "image", "secrets", "pinned", "priority", "queue",
-		"cold", "timeouts", "routing", "backend", "limits")
+		"cold", "timeouts", "routing", "split", "fallback",
+		"parameters", "backend", "limits")
 	read := modelFields{name: f.get("name"), id: f.get("model_id")}
 	if v.kind() != "a mapping" {
 		return read // reported; what it lacks says nothing more
@@ -95,6 +98,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	command := r.backend(&m, f, scaling)
 	r.timeouts(&m, f.get("timeouts"))
 	r.routing(&m, f.get("routing"))
+	read.links = r.names(&m, f)
 	r.environment(&m, f.get("env_vars").asSecret(), f.get("secrets").asSecret())
 	gpu := resources.get("gpu")
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
