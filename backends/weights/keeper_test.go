@@ -180,6 +180,23 @@ func TestFailuresAreClassified(t *testing.T) {
 	}
 }
 
+func TestWhatDoesNotFitIsADiskThatIsFull(t *testing.T) {
+	hub := hubtest.New(t)
+	hub.Fill()
+	s, err := store.New(store.Options{Path: t.TempDir(), MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(s, nil).Hold(t.Context(), Request{Weights: backends.Weights{Origin: hub.Repo}, Env: env(hub, "")})
+	var f *backends.Failure
+	if !errors.As(err, &f) || f.Class != backends.ClassDiskFull || f.Permanent || !strings.Contains(f.Advice, "store.max_bytes") {
+		t.Errorf("got %+v", err)
+	}
+	if hub.BytesServed() != 0 {
+		t.Errorf("%d bytes were fetched all the same", hub.BytesServed())
+	}
+}
+
 func TestWhoLeavesEndsTheDownload(t *testing.T) {
 	hub := hubtest.New(t)
 	hub.Fill()

@@ -34,7 +34,10 @@ func newBar(w io.Writer, label string) *bar {
 	b.told = b.began
 	if f, ok := w.(*os.File); ok {
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-			b.columns = max(int(size.Col), 40)
+			b.columns = 80 // where it does not tell
+			if size.Col > 0 {
+				b.columns = max(int(size.Col), 40)
+			}
 		}
 	}
 	return b

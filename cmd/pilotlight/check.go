@@ -122,7 +122,20 @@ func printDevices(ctx context.Context, w io.Writer, conf *config.Config) error {
 
 // source reads files for commands that start what is in them, or say what would be started.
 func source() config.Source {
-	return config.Source{Env: os.LookupEnv, EngineRelease: installed.New(os.Environ()).Version, Footprint: modelFootprint}
+	return config.Source{Env: os.LookupEnv, EngineRelease: installed.New(os.Environ()).Version, Footprint: modelFootprint, Stored: storedPath}
+}
+
+// storedPath is config.Source's Stored. What cannot be read is not there: whoever needs it is told then.
+func storedPath(c config.Store, w backends.Weights) string {
+	s, err := openStore(c)
+	if err != nil {
+		return ""
+	}
+	found, err := weights.New(s, nil).Find(w)
+	if err != nil {
+		return ""
+	}
+	return found.Path
 }
 
 // modelFootprint looks at a model that is on this machine, where the engine would look for it.

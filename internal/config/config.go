@@ -22,6 +22,7 @@ import (
 
 	"pilotlight/auth/jwt"
 	"pilotlight/auth/tenants"
+	"pilotlight/backends"
 	"pilotlight/backends/sglang/footprint"
 	"pilotlight/gateway"
 )
@@ -93,6 +94,8 @@ type Source struct {
 	// Footprint tells what the model at a path or of a repository takes, for an engine with variables of its own. nil, and
 	// a nil Model: it is not at hand.
 	Footprint func(path, revision string, env map[string]string) (*footprint.Model, error)
+	// Stored tells the folder in which a store has weights, all of them; nil, and "": it has not.
+	Stored func(Store, backends.Weights) string
 }
 
 // Load is Source.Load with the environment only: for those who need the file's settings and start nothing.
@@ -126,7 +129,7 @@ func (s Source) Parse(name string, data []byte) (*Config, error) {
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	r := &reader{file: name, env: env, engineRelease: s.EngineRelease, footprint: s.Footprint}
+	r := &reader{file: name, env: env, engineRelease: s.EngineRelease, footprint: s.Footprint, stored: s.Stored}
 	if absolute, err := filepath.Abs(name); err == nil {
 		r.file = absolute // else relative paths stay relative to the working folder
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -114,7 +115,11 @@ func (r *reader) checkMemory(m *Model, devices, extra value) {
 		return
 	}
 	revision, _ := o.value("--revision")
-	o.footprint, o.footprintErr = r.footprint(m.Spec.ModelPath, revision, m.Spec.Env)
+	path := m.Spec.ModelPath
+	if r.stored != nil && m.Spec.Weights.Label() != "" {
+		path = cmp.Or(r.stored(r.kept, m.Spec.Weights), path)
+	}
+	o.footprint, o.footprintErr = r.footprint(path, revision, m.Spec.Env)
 	a := m.arithmetic()
 	if a == nil || a.each == 0 || a.weights == 0 {
 		return

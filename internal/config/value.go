@@ -10,6 +10,7 @@ import (
 	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 
+	"pilotlight/backends"
 	"pilotlight/backends/sglang/footprint"
 )
 
@@ -21,6 +22,8 @@ type reader struct {
 	// engineRelease is Source.EngineRelease; nil: nobody knows.
 	engineRelease func(command []string, dir string, env map[string]string) (string, error)
 	footprint     func(path, revision string, env map[string]string) (*footprint.Model, error) // Source.Footprint
+	stored        func(Store, backends.Weights) string                                         // Source.Stored
+	kept          Store                                                                        // of the file
 	problems      []Problem
 	warnings      []Problem
 	visited       int

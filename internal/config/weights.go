@@ -39,6 +39,7 @@ func (r *reader) store(c *Config, v value) {
 		c.Store.Path = beside(r.file, c.Store.Path)
 	}
 	c.Store.MaxBytes = f.get("max_bytes").size(0, leastResource)
+	r.kept = c.Store
 	if remote := f.get("remote"); remote.given() {
 		remote.expandable(false)
 		remote.later("leave it out; prefetch from s3://bucket/prefix")
