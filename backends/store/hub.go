@@ -25,7 +25,7 @@ type HubOptions struct {
 	Repo        string // "org/name", or "name" for the oldest models
 	Endpoint    string // "" is DefaultEndpoint; HF_ENDPOINT of the official client
 	Token       string // "" is anonymous; sent to the endpoint's own scheme, host and port only
-	Connections int    // idle connections to keep; 0 is 32
+	Connections int    // idle connections to keep; 0 is 96
 }
 
 // Hub is a Source that speaks the protocol of huggingface_hub 2.4 (its plain file downloads, not Xet).

@@ -109,7 +109,7 @@ func nameFor(place, base, whole string) string {
 type Access struct {
 	HubEndpoint string // "" is DefaultEndpoint
 	HubToken    string // "": anonymous; goes to HubEndpoint only
-	Connections int    // at once; 0 is 32
+	Connections int    // at once; 0 is 96
 	// Env looks up variables, as os.LookupEnv does, for origins that have settings of their own there (AWS_…); nil: there are none.
 	Env func(name string) (string, bool)
 	// S3 opens an origin of kind FromS3; it is s3.Open, which this package must not know. nil: there are no object stores.

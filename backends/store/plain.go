@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/html"
@@ -28,7 +30,7 @@ type Plain struct {
 	web  *web
 }
 
-// NewPlain takes the folder's address. token, if any, is sent as a bearer token to that host only. connections 0 is 32.
+// NewPlain takes the folder's address. token, if any, is sent as a bearer token to that host only. connections 0 is 96.
 func NewPlain(address, token string, connections int) (*Plain, error) {
 	base, err := parseBase(address)
 	if err != nil {
@@ -61,10 +63,8 @@ func (p *Plain) List(ctx context.Context, revision string) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	for i := range files {
-		if err := p.head(ctx, &files[i]); err != nil {
-			return Listing{}, fmt.Errorf("%s: %w", shorten(files[i].Path), err)
-		}
+	if err := p.heads(ctx, files); err != nil {
+		return Listing{}, err
 	}
 	list := Listing{Files: files, Commit: DerivedCommit(files)}
 	return list, list.Check()
@@ -197,6 +197,29 @@ func (p *Plain) links(ctx context.Context, page *url.URL) ([]string, error) {
 			}
 		}
 	}
+}
+
+// heads fills in sizes and versions, several at a time: each costs a round trip, and there may be a hundred thousand.
+func (p *Plain) heads(ctx context.Context, files []File) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var askers sync.WaitGroup
+	for range min(firstConnections, len(files)) {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(files) {
+					return
+				}
+				if err := p.head(ctx, &files[i]); err != nil {
+					cancel(fmt.Errorf("%s: %w", shorten(files[i].Path), err))
+				}
+			}
+		})
+	}
+	askers.Wait()
+	return context.Cause(ctx)
 }
 
 // head fills in size and version.

@@ -16,7 +16,7 @@ import (
 // Options say where a store lies and how it fetches.
 type Options struct {
 	Path        string       // the hub client's cache folder (HF_HUB_CACHE); made when first needed
-	Connections int          // the most per download, at once, of which it uses as many as help; 0 is 32
+	Connections int          // the most per download, at once, of which it uses as many as help; 0 is 96
 	Reserve     int64        // bytes of disk to leave free; 0 is none
 	MaxBytes    int64        // budget of all models together; models that are not in use are removed for new ones; 0: the disk's size
 	Remote      Remote       // a second tier; nil: none

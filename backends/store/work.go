@@ -18,7 +18,7 @@ const (
 	// A connection that has this long to go when others have nothing left to do shares with them what it was asked for.
 	shareAfter = 2 * time.Second
 	// bufferSize is what a worker reads and writes at a time.
-	bufferSize = 256 << 10
+	bufferSize = 128 << 10
 )
 
 // gap is the chunks from a number on and before another.

@@ -20,22 +20,22 @@ func TestConnectionsGrowWhileThatHelps(t *testing.T) {
 		rate func(connections int) float64
 		want int
 	}{
-		{"4 MB/s a connection", 32, func(n int) float64 { return float64(n) * 4 * mb }, 32},
+		{"4 MB/s a connection", 96, func(n int) float64 { return float64(n) * 4 * mb }, 96},
 		{"one that allows fewer", 12, func(n int) float64 { return float64(n) * 4 * mb }, 12},
-		{"a fast machine", 32, func(int) float64 { return 900 * mb }, 8},
-		{"60 MB/s in all", 32, func(n int) float64 { return min(60*mb, float64(n)*4*mb) }, 18},
-		{"more makes it worse", 32, func(n int) float64 { return 100 * mb / float64(n) }, 8},
-		{"silence", 32, func(int) float64 { return 0 }, 8},
+		{"a fast machine", 96, func(int) float64 { return 900 * mb }, 16},
+		{"160 MB/s in all", 96, func(n int) float64 { return min(160*mb, float64(n)*4*mb) }, 32},
+		{"more makes it worse", 96, func(n int) float64 { return 100 * mb / float64(n) }, 16},
+		{"silence", 96, func(int) float64 { return 0 }, 16},
 		{"one at a time", 1, func(n int) float64 { return float64(n) * 4 * mb }, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRamp(c.most)
 			n := r.target
-			for range 15 { // 7.5 s
+			for range 30 { // 7.5 s
 				n = r.step(c.rate(n), false)
 			}
-			if n > c.want+c.want/2 || n < c.want {
-				t.Errorf("got %d connections, want about %d", n, c.want)
+			if n != c.want {
+				t.Errorf("got %d connections, want %d", n, c.want)
 			}
 			if half := r.step(c.rate(n), true); half != max(1, n/2) {
 				t.Errorf("asked for less: got %d connections, want half of %d", half, n)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,6 +94,14 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
+	}
+	// What other commands wrote below, such as bench/prefetch, stays.
+	old, err := os.ReadFile(filepath.Join(o.out, "RESULTS.md"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if i := strings.Index(string(old), "<!-- begin: "); i >= 0 {
+		report = strings.TrimRight(report, "\n") + "\n\n" + string(old[i:])
 	}
 	return errors.Join(os.WriteFile(filepath.Join(o.out, "results.json"), append(data, '\n'), 0o644), os.WriteFile(filepath.Join(o.out, "RESULTS.md"), []byte(report), 0o644))
 }

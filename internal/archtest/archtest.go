@@ -83,6 +83,8 @@ var layers = []layer{
 		"as gateway/jsonbody"},
 	{"bench/scaling", []string{"bench/load", "activator/scaling"}, nil,
 		"it compares the product's own decisions with others'; a copy of them would prove nothing"},
+	{"bench/prefetch", []string{"backends/store"}, nil,
+		"it measures the product's own way to fetch"},
 	{"bench/...", []string{"bench/..."}, nil,
 		"the simulator is judged by the engine's behaviour; sharing code with the gateway would share its mistakes"},
 	{"cmd/sglang-sim", []string{"bench/sglangsim"}, nil,
