@@ -63,7 +63,10 @@ type Spec struct {
 	Weights Weights `json:",omitzero"`
 	// Stream makes the engine read its weights from ModelPath, an object store's folder, without a copy on disk. EngineSGLang only; Weights
 	// then name the other files of the same place.
-	Stream  bool `json:",omitempty"`
+	Stream bool `json:",omitempty"`
+	// Shard is how these weights, or those in the folder ModelPath, are cut up before an engine loads them; the zero value: not at all.
+	// EngineSGLang and DriverProcess only.
+	Shard   Shard `json:",omitzero"`
 	Env     map[string]string
 	Secrets []Secret
 	Dir     string // working folder; empty: the gateway's own
@@ -109,6 +112,13 @@ func (w Weights) Label() string {
 	return w.Origin
 }
 
+// Shard is how many parts weights are cut into, with the engine's own code.
+type Shard struct {
+	TP int // tensor parallel ranks, each of which gets its own files
+	// TrustRemoteCode: the engine may run code that comes with the model while it cuts.
+	TrustRemoteCode bool `json:",omitempty"`
+}
+
 // Sleep is how much of its GPU memory an engine gives back while it sleeps.
 type Sleep string
 
@@ -136,6 +146,8 @@ type Placement struct {
 
 	// ModelPath is the folder that takes the place of Spec.ModelPath; empty: none does.
 	ModelPath string
+	// Args stand behind Spec.ExtraArgs: what that folder needs. EngineSGLang only.
+	Args []string
 	// Env are variables that hold where neither the gateway's environment nor the spec has them.
 	Env map[string]string
 	// Files are inherited by the engine, which does nothing with them: what they stand for lasts as long as its process.
@@ -177,6 +189,7 @@ const (
 	PhaseQueued   Phase = "queued"   // waits for devices
 	PhaseLaunch   Phase = "launch"   // process started, imports
 	PhaseDownload Phase = "download" // weights on their way to this machine
+	PhaseShard    Phase = "shard"    // weights are cut up, once
 	PhaseWeights  Phase = "weights"  // weights on their way to the device
 	PhaseKVCache  Phase = "kv_cache"
 	PhaseGraphs   Phase = "cuda_graphs"

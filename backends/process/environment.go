@@ -90,6 +90,7 @@ func commandLine(spec *backends.Spec, on backends.Placement, host string, port i
 	if on.ModelPath != "" {
 		placed := *spec
 		placed.ModelPath = on.ModelPath
+		placed.ExtraArgs = slices.Concat(spec.ExtraArgs, on.Args)
 		spec = &placed
 	}
 	if spec.Engine == backends.EngineSGLang {

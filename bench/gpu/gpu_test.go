@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"pilotlight/bench/pysglang"
 	"pilotlight/internal/testtools"
 )
 
@@ -64,6 +65,27 @@ func (o options) onGPU(t *testing.T) options {
 	return o
 }
 
+// inPython has the simulator started by a Python that has it as SGLang, so that weights can be cut up.
+func (o options) inPython(t *testing.T) options {
+	t.Helper()
+	packages := filepath.Join(t.TempDir(), "packages")
+	if err := pysglang.Write(packages); err != nil {
+		t.Fatal(err)
+	}
+	o.Vars = append(slices.Clone(o.Vars), "PYTHONPATH="+packages, "SGLANG_SIM="+strings.Join(o.Command, " "))
+	o.Command = []string{testtools.Python(t), "-m", "sglang.launch_server"}
+	small := filepath.Join(t.TempDir(), "small")
+	if err := os.CopyFS(small, os.DirFS(o.Model)); err != nil {
+		t.Fatal(err)
+	}
+	s := shape{hidden: 64, inter: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16, vocab: 256, layersPerFile: 1}
+	if err := s.write(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	o.Model = small
+	return o
+}
+
 // Every scene holds with the simulator as it must with the real engine.
 func TestScenesWithTheSimulator(t *testing.T) {
 	t.Parallel()
@@ -72,6 +94,9 @@ func TestScenesWithTheSimulator(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			o := o.onGPU(t)
+			if s.name == "store" || s.name == "sharded" {
+				o = o.inPython(t)
+			}
 			r, err := s.play(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)

@@ -128,6 +128,8 @@ type options struct {
 	Model  string // folder
 	Large  string // folder; see -large
 	Out    string // absolute
+	// Vars are further variables for the gateway and its engines, each NAME=value.
+	Vars []string
 	// Tools is a folder whose programs stand before those of PATH, for the gateway and its engines; empty: none.
 	Tools string
 	// Slack is by what the times that must be kept are multiplied: 1 on a machine that does nothing else.
@@ -138,7 +140,7 @@ type options struct {
 
 // environ is what the gateway runs with.
 func (o *options) environ() []string {
-	environ := os.Environ()
+	environ := append(os.Environ(), o.Vars...)
 	if o.Tools != "" {
 		environ = append(environ, "PATH="+o.Tools+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	}

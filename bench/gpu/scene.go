@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ type scene struct {
 	about  string
 	limit  time.Duration
 	models func(ctx context.Context, o *options) ([]model, error)
+	more   func(o *options) map[string]any // of the configuration, beside the models; nil: nothing
 	steps  []step
 }
 
@@ -28,7 +30,7 @@ type step struct {
 }
 
 // scenes are all there are, most important first.
-var scenes = []scene{coldScene, signalsScene, sleepScene, largeScene, swapScene, failuresScene, argumentsScene}
+var scenes = []scene{coldScene, signalsScene, sleepScene, largeScene, swapScene, failuresScene, argumentsScene, storeScene, shardedScene}
 
 func find(name string) (scene, error) {
 	i := slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })
@@ -100,7 +102,11 @@ func (s scene) play(ctx context.Context, o options) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	p.gateway, err = newGateway(ctx, &o, dir, o.config(models))
+	config := o.config(models)
+	if s.more != nil {
+		maps.Copy(config, s.more(&o))
+	}
+	p.gateway, err = newGateway(ctx, &o, dir, config)
 	if err != nil {
 		return r, err
 	}

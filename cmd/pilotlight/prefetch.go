@@ -55,6 +55,7 @@ func prefetchCommand() *cobra.Command {
 	var where storeFlags
 	var w backends.Weights
 	var all bool
+	var parts shardFlags
 	c := &cobra.Command{
 		Use:   "prefetch SOURCE [--revision R] [--include GLOB] [--exclude GLOB] [--name NAME] [-c FILE | --store PATH]",
 		Short: "Fetch a model into the store, verified",
@@ -65,6 +66,11 @@ SOURCE is a model of the hub (org/name), a folder (/path or ./path), a web serve
 The hub is HF_ENDPOINT's, with the token of HF_TOKEN or of "hf auth login"; an object store's credentials are those of Amazon's tools.
 The store is the hub client's own cache unless the configuration or --store says otherwise, and laid out as one: huggingface_hub,
 transformers and engines find the model in it. model_path: store:NAME serves it; NAME is SOURCE's own unless --name gives one.
+
+--shard tp=N has SGLang's own code cut the weights up for --tp-size N, so that each rank of a replica reads its part alone. The Python of --python
+has it; --engine-args are SGLang's arguments of the replicas that will load the parts, as in extra_args. It takes N GPUs: those of
+CUDA_VISIBLE_DEVICES, or N of the kind that --accelerator names. The parts' folder is printed on a second line. A running gateway does not know of this use
+of its GPUs; its models' own prefetch.shard has a replica's start do it, on the GPUs that it was given.
 
 With --all everything is fetched that the configuration wants prefetched: its prefetch list, and models with prefetch: true.
 
@@ -99,11 +105,19 @@ Exit status: 0 when everything is in the store, 1 when something is not, 2 for a
 			if err := (store.Filter{Include: w.Include, Exclude: w.Exclude}).Check(); err != nil {
 				return usageError{err}
 			}
+			spec, err := parts.spec()
+			if err != nil {
+				return usageError{err}
+			}
 			s, _, err := where.open(log)
 			if err != nil {
 				return err
 			}
-			return prefetch(ctx, weights.New(s, log), args[0], w, os.LookupEnv, c.OutOrStdout(), c.ErrOrStderr())
+			found, err := prefetch(ctx, weights.New(s, log), args[0], w, os.LookupEnv, c.OutOrStdout(), c.ErrOrStderr())
+			if err != nil || spec == nil {
+				return err
+			}
+			return cutUp(ctx, s, log, spec, parts.accelerator, found.Path, &found, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	where.add(c)
@@ -111,6 +125,7 @@ Exit status: 0 when everything is in the store, 1 when something is not, 2 for a
 	c.Flags().StringArrayVar(&w.Include, "include", nil, "fetch only files that match `GLOB`; may be repeated")
 	c.Flags().StringArrayVar(&w.Exclude, "exclude", nil, "fetch no files that match `GLOB`; may be repeated")
 	c.Flags().StringVar(&w.Name, "name", "", "the `NAME` that model_path: store:NAME will find it by")
+	parts.add(c)
 	c.Flags().BoolVar(&all, "all", false, "fetch all that the configuration wants prefetched")
 	return c
 }
@@ -123,7 +138,8 @@ func prefetchAll(ctx context.Context, where *storeFlags, log *slog.Logger, args 
 	if err != nil {
 		return err
 	}
-	if len(conf.Prefetch) == 0 {
+	cuts := cutsOf(conf)
+	if len(conf.Prefetch)+len(cuts) == 0 {
 		_, err := fmt.Fprintln(stderr, "the configuration wants nothing prefetched: give it a prefetch list, or models with prefetch: true")
 		return err
 	}
@@ -135,7 +151,16 @@ func prefetchAll(ctx context.Context, where *storeFlags, log *slog.Logger, args 
 				env = over(m.Spec.Env)
 			}
 		}
-		if err := prefetch(ctx, k, item.Name, item.Weights, env, stdout, stderr); err != nil {
+		if _, err := prefetch(ctx, k, item.Name, item.Weights, env, stdout, stderr); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			failed++
+			fmt.Fprintf(stderr, "pilotlight: %v\n", err)
+		}
+	}
+	for _, cut := range cuts {
+		if err := cut.run(ctx, s, k, log, stdout, stderr); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
@@ -144,7 +169,7 @@ func prefetchAll(ctx context.Context, where *storeFlags, log *slog.Logger, args 
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d models are not in the store", failed, len(conf.Prefetch))
+		return fmt.Errorf("%d of %d models are not in the store", failed, len(conf.Prefetch)+len(cuts))
 	}
 	return nil
 }
@@ -160,28 +185,38 @@ func over(own map[string]string) func(string) (string, bool) {
 }
 
 // prefetch fetches one model and prints its folder.
-func prefetch(ctx context.Context, k *weights.Keeper, label string, w backends.Weights, env func(string) (string, bool), stdout, stderr io.Writer) error {
+func prefetch(ctx context.Context, k *weights.Keeper, label string, w backends.Weights, env func(string) (string, bool), stdout, stderr io.Writer) (store.Snapshot, error) {
 	bar := newBar(stderr, label)
 	found, err := k.Fetch(ctx, weights.Request{Weights: w, Who: "pilotlight prefetch", Env: env, Progress: bar.show})
 	bar.end()
+	if err != nil {
+		return found, explained(label, err)
+	}
+	return found, printFetched(label, found, stdout, stderr)
+}
+
+// explained is a failure with what to do about it.
+func explained(label string, err error) error {
 	var f *backends.Failure
-	if errors.As(err, &f) {
-		text := label + ": " + f.Message
-		if f.Err != nil {
-			text += " (" + f.Err.Error() + ")"
-		}
-		if f.Advice != "" {
-			text += "\n  advice: " + f.Advice
-		}
-		return errors.New(text)
-	} else if err != nil {
+	if !errors.As(err, &f) {
 		return err
 	}
+	text := label + ": " + f.Message
+	if f.Err != nil {
+		text += " (" + f.Err.Error() + ")"
+	}
+	if f.Advice != "" {
+		text += "\n  advice: " + f.Advice
+	}
+	return errors.New(text)
+}
+
+func printFetched(label string, found store.Snapshot, stdout, stderr io.Writer) error {
 	size := int64(0)
 	for _, file := range found.Files {
 		size += file.Size
 	}
 	fmt.Fprintf(stderr, "%s: %d files, %s, commit %s\n", label, len(found.Files), humanize.Bytes(uint64(size)), found.Commit[:12])
-	_, err = fmt.Fprintln(stdout, filepath.Clean(found.Path))
+	_, err := fmt.Fprintln(stdout, filepath.Clean(found.Path))
 	return err
 }

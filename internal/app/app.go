@@ -56,6 +56,7 @@ type App struct {
 	process   *process.Driver
 	static    *static.Driver
 	keeper    *weights.Keeper // nil: there is no store
+	cutter    *Cutter         // nil: as keeper
 	prefetch  *prefetcher
 	ledger    *ledger.Ledger // nil: GPUs are not shared out
 	noDevices error          // why it is not known which GPUs there are
@@ -142,7 +143,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, fmt.Errorf("state_dir %s: %w", c.StateDir, err)
 	}
 	undo = append(undo, func() { _ = a.process.Close() })
-	if err = a.openStore(c.Store); err != nil {
+	if err = a.openStore(c.Store, c.StateDir); err != nil {
 		return nil, err
 	}
 	a.prefetch = newPrefetcher(a.keeper, a.log)
@@ -319,7 +320,7 @@ func (a *App) lifeOf(c *config.Model) activator.Config {
 
 func (a *App) launcher(c *config.Model, s *starts, keep *atomic.Bool) activator.Launcher {
 	return s.launcher(c.ModelID, &launcher{
-		spec: c.Spec, keeper: a.keeper, prepared: prepared{held: map[uint64]*weights.Held{}}, log: a.log, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep,
+		spec: c.Spec, keeper: a.keeper, cutter: a.cutter, prepared: prepared{held: map[uint64]*weights.Held{}}, log: a.log, process: a.process, static: a.static, ledger: a.ledger, noDevices: a.noDevices, smi: a.opts.SMI, keep: keep,
 		guard: func(r *process.Replica, id uint64) { a.guard(c.Name, r, id) },
 	})
 }

@@ -75,6 +75,7 @@ func (i *instance) Settle(ctx context.Context) error {
 type launcher struct {
 	spec     backends.Spec
 	keeper   *weights.Keeper // nil: there is no store
+	cutter   *Cutter         // nil: as keeper
 	prepared prepared
 	log      *slog.Logger
 	process  *process.Driver
@@ -105,7 +106,7 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 			return nil, err
 		}
 	}
-	r, err := l.launch(ctx, start.ID, held, report)
+	r, err := l.launch(ctx, start.ID, held, progress, report)
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
@@ -117,11 +118,20 @@ func (l *launcher) Launch(ctx context.Context, start activator.Start, progress f
 }
 
 // launch starts an engine on the devices that were reserved for it, with weights of the store if it has any.
-func (l *launcher) launch(ctx context.Context, id uint64, held *weights.Held, report func(backends.Progress)) (*process.Replica, error) {
+func (l *launcher) launch(ctx context.Context, id uint64, held *weights.Held, progress func(activator.Progress), report func(backends.Progress)) (_ *process.Replica, err error) {
 	on, err := l.placement(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	place(&on, &l.spec, held)
+	release, err := l.cut(ctx, id, &on, held, progress)
+	defer func() {
+		if e := release(); e != nil {
+			l.log.WarnContext(ctx, "sharded weights", "model", l.spec.Model, "error", e)
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	return l.process.LaunchOn(ctx, &l.spec, on, id, report)
 }

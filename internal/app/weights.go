@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,7 @@ import (
 )
 
 // openStore is where models are kept; nil where the configuration knows of no place.
-func (a *App) openStore(c config.Store) error {
+func (a *App) openStore(c config.Store, stateDir string) error {
 	if c.Path == "" {
 		return nil
 	}
@@ -24,7 +25,7 @@ func (a *App) openStore(c config.Store) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	a.keeper = weights.New(s, a.log)
+	a.keeper, a.cutter = weights.New(s, a.log), NewCutter(s, filepath.Join(stateDir, "logs"))
 	return nil
 }
 

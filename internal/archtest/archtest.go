@@ -53,7 +53,7 @@ var layers = []layer{
 		"as backends/sglang/flags"},
 	{"backends/sglang/installed", []string{"backends/sglang/flags"}, nil,
 		"it runs a program, so it is apart from what only reads"},
-	{"backends/sglang/shard", []string{"backends", "backends/sglang", "backends/sglang/flags", "backends/store"}, nil,
+	{"backends/sglang/shard", []string{"backends", "backends/sglang", "backends/sglang/flags", "backends/sglang/installed", "backends/store"}, nil,
 		"it runs a program and writes to the store; when, and on which devices, is decided elsewhere"},
 	{"backends/gpu", nil, nil,
 		"it knows devices; who gets them is activator/ledger's decision"},

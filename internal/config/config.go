@@ -251,7 +251,7 @@ func (r *reader) config(c *Config, root value) {
 	}
 	for i := range c.Models {
 		if m := &c.Models[i]; m.Prefetch {
-			c.Prefetch = append(c.Prefetch, Prefetch{Name: m.Spec.Weights.Label(), Weights: m.Spec.Weights, Model: m.Name})
+			c.Prefetch = append(c.Prefetch, Prefetch{Name: m.Spec.Weights.Label(), Weights: m.Spec.Weights, Model: m.Name, Shard: m.Spec.Shard})
 		}
 	}
 	unique(read)

@@ -34,6 +34,9 @@ func (d *describer) store() {
 // weights shows where a model's weights come from, if the store has to do with them.
 func (d *describer) weights(m *Model) {
 	w := m.Spec.Weights
+	if tp := m.Spec.Shard.TP; tp > 0 {
+		defer d.line(1, "parts        cut up for --tp-size %d by SGLang, once: by the first start, or pilotlight prefetch --all; loaded with --load-format sharded_state", tp)
+	}
 	if w.Label() == "" {
 		return
 	}

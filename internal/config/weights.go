@@ -24,7 +24,10 @@ type Prefetch struct {
 	Name    string // by which store:NAME finds it
 	Weights backends.Weights
 	Model   string // the entry of models that asks for it, and whose variables hold for it; empty: an entry of prefetch
-	Line    int    // where that begins in the file; 0: Model does
+	// Shard is how the weights are cut up once they are here, by whoever starts with them first or fetches them by hand, on GPUs like Accelerator.
+	Shard       backends.Shard
+	Accelerator GPU
+	Line        int // where that begins in the file; 0: Model does
 }
 
 const storePrefix = "store:"
@@ -62,7 +65,7 @@ func (r *reader) prefetches(c *Config, v value) {
 			source := f.get("source")
 			p.Weights.Origin, p.Name = r.origin(source, r.required(source, "write owner/name of a hub, /a/folder, https://… or s3://bucket/prefix"))
 			r.choice(&p.Weights, f)
-			r.laterSharding(f)
+			p.Shard, p.Accelerator = r.sharding(f)
 			if name := f.get("name"); name.given() {
 				named = name
 				p.Name = name.artefact(name.text(""))
@@ -127,22 +130,6 @@ func (r *reader) choice(w *backends.Weights, f fields) {
 	}
 }
 
-// laterSharding type-checks and refuses what makes other files of a model than its own.
-func (r *reader) laterSharding(f fields) {
-	accelerator, shard := f.get("accelerator"), f.get("shard")
-	if accelerator.given() {
-		accelerator.gpu()
-		accelerator.later("leave it out")
-	}
-	if shard.given() {
-		s := shard.fields("engine", "tp", "trust_remote_code")
-		s.get("engine").text("")
-		s.get("tp").integer(1, 1, maxGPUs)
-		s.get("trust_remote_code").boolean(false)
-		shard.later("leave it out; each replica cuts the weights for itself")
-	}
-}
-
 // source reads where the weights are: exactly one of model_hf_path and model_path, unless nothing uses it.
 func (r *reader) source(m *Model, f fields, command []word, c *Config) {
 	hub, path, prefetch := f.get("model_hf_path"), f.get("model_path"), f.get("prefetch")
@@ -196,7 +183,14 @@ func (r *reader) prefetch(m *Model, v value, hub bool, c *Config) {
 		if v.kind() != "a mapping" {
 			return
 		}
-		r.laterSharding(choice)
+		var accelerator GPU
+		m.Spec.Shard, accelerator = r.sharding(choice)
+		r.checkSharding(m, choice.get("shard"), choice.get("accelerator"), accelerator)
+		delete(choice.byName, "shard") // what is left chooses files
+		delete(choice.byName, "accelerator")
+		if m.Spec.Shard.TP > 0 && w.Label() == "" && !hub && len(choice.byName) == 0 && c.Store.Path != "" {
+			return // a folder of this machine, whose weights are cut up as they lie there
+		}
 	}
 	switch {
 	case c.Store.Path == "":
@@ -245,6 +239,8 @@ func (r *reader) localPath(m *Model, v value, path string, c *Config) string {
 			if p.Name == name {
 				m.Spec.Weights = p.Weights
 				m.Spec.Weights.Name = name
+				m.Spec.Shard = p.Shard
+				r.checkSharding(m, v, v, p.Accelerator)
 			}
 		}
 		r.needStore(v, c)

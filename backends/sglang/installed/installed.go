@@ -58,7 +58,7 @@ func New(environ []string) *Detector {
 func (d *Detector) Version(command []string, dir string, env map[string]string) (string, error) {
 	leading := packagesOf(env)
 	vars := slices.Concat(d.environ, leading)
-	python, err := interpreter(command, dir)
+	python, err := Python(command, dir)
 	if err != nil {
 		return "", err
 	}
@@ -89,8 +89,9 @@ func packagesOf(env map[string]string) (vars []string) {
 
 var pythonName = regexp.MustCompile(`^python(\d(\.\d+)?)?$`)
 
-// interpreter finds the Python of a command: its program, or what its program's first lines name.
-func interpreter(command []string, dir string) (string, error) {
+// Python finds the interpreter of a command in working folder dir (empty: this process's): its program, or what its program's first lines
+// name. A bare name is one of the PATH that the command gets. The error wraps flags.ErrNoPython.
+func Python(command []string, dir string) (string, error) {
 	if len(command) == 0 {
 		return "", flags.ErrNoPython
 	}

@@ -71,7 +71,7 @@ print(json.dumps(said))
 // Streamer asks the Python that command runs for its streaming loader, as Version does for SGLang; nothing is remembered. The errors are
 // flags.ErrNoPython, or say why the interpreter did not answer.
 func (d *Detector) Streamer(ctx context.Context, command []string, dir string, env map[string]string) (Streamer, error) {
-	python, err := interpreter(command, dir)
+	python, err := Python(command, dir)
 	if err != nil {
 		return Streamer{}, err
 	}

@@ -55,36 +55,14 @@ func NewRecipe(model, commit, folder, version string, options *flags.Line) (Reci
 	asked, _ := options.Value("--dtype")
 	var err error
 	r.DType, err = dtype(folder, asked)
-	return r, errors.Join(err, Suits(options))
+	if message, fix := flags.Unshardable(options); message != "" {
+		err = errors.Join(err, fmt.Errorf("%s; %s", message, fix))
+	}
+	return r, err
 }
-
-// Suits says why the ranks of an engine with these options cannot have sharded weights; nil: they can.
-func Suits(options *flags.Line) error {
-	ranks := flags.RanksOf(options)
-	switch {
-	case ranks.PP > 1:
-		return fmt.Errorf("--pp-size %d: SGLang names the files of sharded weights by tensor parallel rank only; shard with --tp-size %d alone", ranks.PP, ranks.TP*ranks.PP)
-	case ranks.DP > 1 && !ranks.DataInside:
-		return fmt.Errorf("--dp-size %d: every copy would write the same files; leave --dp-size out, and have several replicas", ranks.DP)
-	case options.Int("--nnodes") > 1:
-		return errors.New("--nnodes: the ranks of other machines cannot write to this one's store; shard on one machine")
-	}
-	if format, given := options.Value("--load-format"); given && !slices.Contains([]string{"auto", "safetensors", loadFormat}, format) {
-		return fmt.Errorf("--load-format %s: sharded weights have a format of their own; leave --load-format out", format)
-	}
-	if _, draft := options.Value("--speculative-draft-model-path"); draft {
-		if _, given := options.Value("--speculative-draft-load-format"); !given {
-			return errors.New("--speculative-draft-model-path: the draft model is not sharded and would be looked for as if it were; add --speculative-draft-load-format auto")
-		}
-	}
-	return nil
-}
-
-// loadFormat is SGLang's name for what this package makes (LoadFormat.SHARDED_STATE).
-const loadFormat = "sharded_state"
 
 // Args are what an engine gets beside its own options to load sharded weights.
-func Args() []string { return []string{"--load-format", loadFormat} }
+func Args() []string { return []string{"--load-format", flags.ShardedState} }
 
 // spelled are names of types that SGLang takes for others (_STR_DTYPE_TO_TORCH_DTYPE).
 var spelled = map[string]string{"half": "float16", "float": "float32"}
