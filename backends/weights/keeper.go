@@ -138,41 +138,43 @@ func (k *Keeper) find(w backends.Weights, q want) (store.Snapshot, error) {
 
 // Hold returns weights that are in the store, after it has fetched them if need be; with IfPresent, nil where they are not. Any number of
 // callers cause one download. The error is a *backends.Failure.
-func (k *Keeper) Hold(ctx context.Context, r Request) (_ *Held, err error) {
+func (k *Keeper) Hold(ctx context.Context, r Request) (*Held, error) {
 	q, err := k.resolve(r.Weights)
 	if err != nil {
 		return nil, err
 	}
-	if r.Weights.IfPresent {
-		if _, err := k.find(r.Weights, q); errors.Is(err, store.ErrIncomplete) {
-			return nil, nil
-		} else if err != nil {
+	for range holdTries {
+		// Looked for first, so that what is not there and cannot be fetched leaves nothing in the store.
+		_, err := k.find(r.Weights, q)
+		if errors.Is(err, store.ErrIncomplete) {
+			if r.Weights.IfPresent {
+				return nil, nil
+			}
+			_, err = k.fetch(ctx, q, r, false)
+		}
+		if err != nil {
 			return nil, failure(err, false)
 		}
-	}
-	use, err := k.store.Use(ctx, q.origin.Name, store.User{Who: r.Who})
-	if err != nil {
-		return nil, failure(err, false)
-	}
-	defer func() {
+		use, err := k.store.Use(ctx, q.origin.Name, store.User{Who: r.Who})
 		if err != nil {
-			err = errors.Join(err, use.Close())
+			return nil, failure(err, false)
 		}
-	}()
-	found, err := k.find(r.Weights, q)
-	switch {
-	case err == nil:
-		return &Held{Snapshot: found, use: use}, nil
-	case !errors.Is(err, store.ErrIncomplete):
-		return nil, failure(err, false)
-	case r.Weights.IfPresent: // removed this moment
-		return nil, use.Close()
+		found, err := k.find(r.Weights, q)
+		if err == nil {
+			return &Held{Snapshot: found, use: use}, nil
+		}
+		if e := use.Close(); e != nil || !errors.Is(err, store.ErrIncomplete) {
+			return nil, failure(errors.Join(err, e), false)
+		}
 	}
-	if found, err = k.fetch(ctx, q, r, false); err != nil {
-		return nil, err
+	return nil, &backends.Failure{
+		Class: backends.ClassDiskFull, Message: "the weights were removed as soon as they were there",
+		Advice: "raise store.max_bytes: several downloads seem to take each other's room", Err: store.ErrOverBudget,
 	}
-	return &Held{Snapshot: found, use: use}, nil
 }
+
+// holdTries is how often weights are looked for that somebody removes before they are held: once is chance, three times is a store too small.
+const holdTries = 3
 
 // Fetch asks the origin what the revision stands for now, fetches what is missing of that, and gives it to the store's remote, if there is one.
 // The error is a *backends.Failure.
@@ -194,6 +196,9 @@ func (k *Keeper) Fetch(ctx context.Context, r Request) (store.Snapshot, error) {
 	return found, nil
 }
 
+// logEvery is how often the log is told how far a download is.
+const logEvery = 30 * time.Second
+
 // fetch asks the store's remote before the origin; fresh: after the origin was asked what the revision stands for.
 func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ store.Snapshot, err error) {
 	access, err := store.AccessFrom(r.Env)
@@ -208,10 +213,15 @@ func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ st
 	}
 	var last store.Progress
 	began := time.Now()
+	told := began
 	found, err := k.store.Fetch(ctx, store.Request{
 		Repo: q.origin.Name, Revision: q.revision, Source: source, Filter: q.filter, Fresh: fresh,
 		Progress: func(p store.Progress) {
 			last = p
+			if now := time.Now(); p.Phase == store.Downloading && now.Sub(told) >= logEvery {
+				told = now
+				k.log.InfoContext(ctx, "a model is being fetched", "model", q.origin.Name, "for", r.Who, "percent", int(100*p.Fraction()), "bytes", p.BytesDone, "of", p.Bytes, "bytes_per_second", int64(p.Rate))
+			}
 			if r.Progress != nil {
 				r.Progress(p)
 			}

@@ -163,11 +163,14 @@ func TestFailuresAreClassified(t *testing.T) {
 			hub := hubtest.New(t)
 			hub.Fill()
 			c.arrange(hub)
-			k, _ := newKeeper(t, t.TempDir())
+			k, stored := newKeeper(t, t.TempDir())
 			_, err := k.Hold(t.Context(), Request{Weights: c.weights, Env: env(hub, "hf_secret")})
 			var f *backends.Failure
 			if !errors.As(err, &f) || f.Class != c.class || f.Permanent != c.permanent || f.Message == "" {
 				t.Errorf("got %+v, want class %s, permanent %t", err, c.class, c.permanent)
+			}
+			if models, err := stored.Models(); err != nil || len(models) > 1 || len(models) == 1 && models[0].Repo != "org/model" {
+				t.Errorf("left in the store: %+v, %v", models, err)
 			}
 			if f != nil {
 				for _, secret := range []string{"hf_secret", hub.Front.URL, "/does/not"} {
