@@ -43,7 +43,7 @@ type lineName struct {
 type line struct {
 	name       lineName
 	level      int32
-	head, tail int32 // its tickets
+	turn       int32 // the strand whose turn it is; none: nobody waits
 	prev, next int32 // among the idle ones
 	at         int32 // index in the level's heap; none: nobody waits
 	weight     int32
@@ -73,7 +73,7 @@ func (q *queue) lineFor(r *Request) int32 {
 	} else {
 		q.unused = q.lines[fi].next
 	}
-	q.lines[fi] = line{name: name, level: q.levelFor(name.priority), head: none, tail: none, at: none, weight: weight}
+	q.lines[fi] = line{name: name, level: q.levelFor(name.priority), turn: none, at: none, weight: weight}
 	q.names[name] = fi
 	q.setIdle(fi)
 	return fi
@@ -136,7 +136,7 @@ func (q *queue) leave(fi int32) {
 func (q *queue) drop(fi int32) {
 	q.unsetIdle(fi)
 	delete(q.names, q.lines[fi].name)
-	q.lines[fi] = line{next: q.unused, at: none, head: none, tail: none}
+	q.lines[fi] = line{next: q.unused, at: none, turn: none}
 	q.unused = fi
 }
 

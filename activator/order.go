@@ -4,11 +4,17 @@ package activator
 // taught anything, and time stood still.
 func (q *queue) inOrder(now moment, visit func(t *Ticket, position int)) {
 	f := foresight{q: q, passed: q.passed}
+	heads := make([]int32, 0, len(q.keys)) // enough, so that it stays where it is
 	for i := range q.levels {
 		l := &q.levels[i]
 		order := make([]claim, len(l.heap)) // in the heap's order, which is right for them too
 		for j, fi := range l.heap {
-			order[j] = claim{tag: q.lines[fi].tag, entry: q.lines[fi].entry, fresh: q.lines[fi].fresh, line: fi, node: q.lines[fi].head}
+			li, from := &q.lines[fi], len(heads)
+			heads = append(heads, q.strands[li.turn].head)
+			for si := q.strands[li.turn].next; si != li.turn; si = q.strands[si].next {
+				heads = append(heads, q.strands[si].head)
+			}
+			order[j] = claim{tag: li.tag, entry: li.entry, fresh: li.fresh, line: fi, heads: heads[from:]}
 		}
 		overdue := 0
 		for ni := l.oldest; ni != none && q.nodes[ni].at <= now-ageAfter; ni = q.nodes[ni].newer {
@@ -42,7 +48,8 @@ type claim struct {
 	entry uint64
 	fresh bool
 	line  int32
-	node  int32 // its next ticket
+	turn  int     // of heads
+	heads []int32 // the next ticket of each strand
 }
 
 func (f *foresight) next() *Ticket {
@@ -75,14 +82,23 @@ func (f *foresight) next() *Ticket {
 // take takes a level's next ticket.
 func (f *foresight) take(l *foreseen) *Ticket {
 	c := &l.order[0]
-	node := &f.q.nodes[c.node]
+	ni := c.heads[c.turn]
+	node := &f.q.nodes[ni]
 	t, fl := node.ticket, &f.q.lines[c.line]
-	f.gone[c.node] = true
+	f.gone[ni] = true
 	for l.oldest != none && f.gone[l.oldest] {
 		l.oldest = f.q.nodes[l.oldest].newer
 		l.overdue = max(0, l.overdue-1)
 	}
-	if c.node = node.next; c.node == none {
+	if c.heads[c.turn] = node.next; node.next == none {
+		c.heads = append(c.heads[:c.turn], c.heads[c.turn+1:]...)
+	} else {
+		c.turn++
+	}
+	if c.turn == len(c.heads) {
+		c.turn = 0
+	}
+	if len(c.heads) == 0 {
 		end := len(l.order) - 1
 		l.order[0] = l.order[end]
 		l.order = l.order[:end]

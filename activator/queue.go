@@ -3,17 +3,20 @@ package activator
 import "time"
 
 // queue holds the waiting tickets and says which is next: by strict priority, then by weighted fair queueing over work between the tenants of
-// a priority (line.go), then first come, first served within a tenant. A lower priority that has waited long gets a turn now and then
-// (age). Tickets are only identities here: what the queue learns of them it keeps itself. push, remove, dispatched and charge take
+// a priority (line.go), then by turns of the tenant's keys (strand.go), first come, first served. A lower priority that has waited long gets
+// a turn now and then (ageAfter). Tickets are only identities here: what the queue learns of them it keeps itself. push, remove, dispatched and charge take
 // O(log t) time for t waiting tenants, next O(1). The zero value is not ready; see newQueue.
 type queue struct {
-	nodes  []queueNode
-	lines  []line
-	levels []level           // one for each priority that was seen, at most maxPriority−minPriority+1
-	where  map[*Ticket]int32 // index into nodes
-	names  map[lineName]int32
-	free   int32 // chain of unused nodes, through next
-	unused int32 // chain of unused lines, through next
+	nodes   []queueNode
+	strands []strand
+	lines   []line
+	levels  []level           // one for each priority that was seen, at most maxPriority−minPriority+1
+	where   map[*Ticket]int32 // index into nodes
+	keys    map[strandName]int32
+	names   map[lineName]int32
+	free    int32 // chain of unused nodes, through next
+	spare   int32 // chain of unused strands, through next
+	unused  int32 // chain of unused lines, through next
 
 	idlest, latest int32 // the lines that have nobody waiting, the longest idle first
 	idle           int   // how many
@@ -26,9 +29,9 @@ type queue struct {
 
 type queueNode struct {
 	ticket       *Ticket
-	prev, next   int32 // in the line
+	prev, next   int32 // in the strand
 	older, newer int32 // in the level
-	line         int32
+	strand       int32
 	at           moment // when it was pushed
 }
 
@@ -58,19 +61,21 @@ const (
 
 func newQueue() queue {
 	return queue{
-		where: map[*Ticket]int32{}, names: map[lineName]int32{}, free: none, unused: none, idlest: none, latest: none,
+		where: map[*Ticket]int32{}, keys: map[strandName]int32{}, names: map[lineName]int32{},
+		free: none, spare: none, unused: none, idlest: none, latest: none,
 		passed: agedEvery - 1,
 	}
 }
 
 func (q *queue) len() int { return len(q.where) }
 
-// push puts a ticket behind its tenant's others.
+// push puts a ticket behind the others of its tenant's key.
 func (q *queue) push(t *Ticket, now moment) {
 	if _, twice := q.where[t]; twice {
 		return
 	}
 	fi := q.lineFor(&t.request)
+	si := q.strandFor(fi, t.request.Key)
 	ni := q.free
 	if ni == none {
 		ni = int32(len(q.nodes))
@@ -78,21 +83,21 @@ func (q *queue) push(t *Ticket, now moment) {
 	} else {
 		q.free = q.nodes[ni].next
 	}
-	f := &q.lines[fi]
+	f, s := &q.lines[fi], &q.strands[si]
 	l := &q.levels[f.level]
-	q.nodes[ni] = queueNode{ticket: t, prev: f.tail, next: none, older: l.newest, newer: none, line: fi, at: now}
+	q.nodes[ni] = queueNode{ticket: t, prev: s.tail, next: none, older: l.newest, newer: none, strand: si, at: now}
 	if l.newest == none {
 		l.oldest = ni
 	} else {
 		q.nodes[l.newest].newer = ni
 	}
 	l.newest = ni
-	if f.tail == none {
-		f.head = ni
+	if s.tail == none {
+		s.head = ni
 	} else {
-		q.nodes[f.tail].next = ni
+		q.nodes[s.tail].next = ni
 	}
-	f.tail = ni
+	s.tail = ni
 	q.where[t] = ni
 	if f.at == none {
 		q.enter(fi, now)
@@ -105,7 +110,7 @@ func (q *queue) next(now moment) *Ticket {
 	if li == none {
 		return nil
 	}
-	return q.nodes[q.lines[q.levels[li].heap[0]].head].ticket
+	return q.nodes[q.strands[q.lines[q.levels[li].heap[0]].turn].head].ticket
 }
 
 // turn is the level whose turn it is; none if nobody waits.
@@ -150,10 +155,13 @@ func older(a moment, priority int8, b moment, than int8) bool {
 	return a < b || a == b && priority > than
 }
 
+// lineOf is the line that a node is in.
+func (q *queue) lineOf(ni int32) *line { return &q.lines[q.strands[q.nodes[ni].strand].name.line] }
+
 // cost is the work that a waiting ticket is expected to be; see Work.
 func (q *queue) cost(t *Ticket) int64 {
 	if ni, ok := q.where[t]; ok {
-		return q.expect(&q.lines[q.nodes[ni].line], t.request.Work)
+		return q.expect(q.lineOf(ni), t.request.Work)
 	}
 	return 0
 }
@@ -164,7 +172,10 @@ func (q *queue) dispatched(t *Ticket, cost int64, now moment) bool {
 	if !ok {
 		return false
 	}
-	f := &q.lines[q.nodes[ni].line]
+	f := q.lineOf(ni)
+	if f.turn == q.nodes[ni].strand {
+		f.turn = q.strands[f.turn].next
+	}
 	top := q.top()
 	switch {
 	case f.level != top:
@@ -187,15 +198,16 @@ func (q *queue) remove(t *Ticket, now moment) bool {
 	}
 	delete(q.where, t)
 	n := q.nodes[ni]
-	f := &q.lines[n.line]
-	l := &q.levels[f.level]
+	s := &q.strands[n.strand]
+	li := s.name.line
+	l := &q.levels[q.lines[li].level]
 	if n.prev == none {
-		f.head = n.next
+		s.head = n.next
 	} else {
 		q.nodes[n.prev].next = n.next
 	}
 	if n.next == none {
-		f.tail = n.prev
+		s.tail = n.prev
 	} else {
 		q.nodes[n.next].prev = n.prev
 	}
@@ -212,11 +224,15 @@ func (q *queue) remove(t *Ticket, now moment) bool {
 	q.nodes[ni] = queueNode{next: q.free, prev: none}
 	q.free = ni
 	l.last = now
-	if f.head == none {
-		q.leave(n.line)
+	if s.head == none {
+		q.dropStrand(n.strand)
+	}
+	if q.lines[li].turn == none {
+		q.leave(li)
 	}
 	if len(q.where) == 0 && cap(q.nodes) > 1024 { // a long queue's memory is not kept for ever
 		q.nodes, q.free, q.where = nil, none, map[*Ticket]int32{}
+		q.strands, q.spare, q.keys = nil, none, map[strandName]int32{}
 	}
 	return true
 }

@@ -29,6 +29,7 @@ type plainLine struct {
 	entry       int
 	mean        int64
 	fresh       bool
+	keys        []string // whose turns come
 }
 
 type plainLevel struct {
@@ -56,10 +57,10 @@ func (p *plainQueue) lineOf(r *Request) *plainLine {
 
 func (p *plainQueue) level(f *plainLine) *plainLevel { return p.levels[f.name.priority] }
 
-// heads are the first tickets of a level's tenants.
+// heads are the first tickets of a level's tenants, of the key whose turn it is.
 func (p *plainQueue) heads(priority int8) (heads []plainTicket) {
 	for _, w := range p.waiting {
-		if w.line.name.priority == priority && !slices.ContainsFunc(heads, func(h plainTicket) bool { return h.line == w.line }) {
+		if w.line.name.priority == priority && w.ticket.request.Key == w.line.keys[0] && !slices.ContainsFunc(heads, func(h plainTicket) bool { return h.line == w.line }) {
 			heads = append(heads, w)
 		}
 	}
@@ -84,14 +85,21 @@ func (p *plainQueue) push(t *Ticket, now moment) {
 		p.entries++
 		f.entry = p.entries
 	}
+	if !slices.Contains(f.keys, t.request.Key) {
+		f.keys = append(f.keys, t.request.Key)
+	}
 	p.waiting = append(p.waiting, plainTicket{t, f, now})
 }
 
 func (p *plainQueue) remove(t *Ticket, now moment) {
 	i := slices.IndexFunc(p.waiting, func(w plainTicket) bool { return w.ticket == t })
 	if i >= 0 {
-		p.level(p.waiting[i].line).last = now
+		f := p.waiting[i].line
+		p.level(f).last = now
 		p.waiting = slices.Delete(p.waiting, i, i+1)
+		if !slices.ContainsFunc(p.waiting, func(w plainTicket) bool { return w.line == f && w.ticket.request.Key == t.request.Key }) {
+			f.keys = slices.DeleteFunc(f.keys, func(key string) bool { return key == t.request.Key })
+		}
 	}
 }
 
@@ -145,6 +153,7 @@ func (p *plainQueue) dispatch(now moment) *Ticket {
 	l := p.level(next.line)
 	l.virtual = max(l.virtual, next.line.tag)
 	next.line.fresh = false
+	next.line.keys = append(slices.Clone(next.line.keys[1:]), next.line.keys[0])
 	p.add(next.line, p.cost(next.line, next.ticket.request.Work))
 	p.remove(next.ticket, now)
 	return next.ticket
@@ -190,7 +199,7 @@ func TestQueueIsAsThePlainOne(t *testing.T) {
 			switch r := random.IntN(12); {
 			case r < 6:
 				k := &Ticket{request: Request{
-					Tenant: fmt.Sprint(random.IntN(1 + round%7)), Priority: random.IntN(1 + round%3), Weight: random.IntN(4),
+					Tenant: fmt.Sprint(random.IntN(1 + round%7)), Key: fmt.Sprint(random.IntN(1 + round%4)), Priority: random.IntN(1 + round%3), Weight: random.IntN(4),
 					Work: Work{Prompt: random.Int64N(1000), MaxOutput: random.Int64N(3) * 200},
 				}}
 				q.push(k, now)
@@ -261,7 +270,7 @@ func checkLists(t *testing.T, q *queue) {
 		for i, fi := range l.heap {
 			inHeaps++
 			f := &q.lines[fi]
-			if f.at != int32(i) || f.head == none || i > 0 && f.before(&q.lines[l.heap[(i-1)/2]]) {
+			if f.at != int32(i) || f.turn == none || q.strands[f.turn].head == none || i > 0 && f.before(&q.lines[l.heap[(i-1)/2]]) {
 				t.Fatalf("the heap is out of order at %d", i)
 			}
 		}
@@ -269,7 +278,7 @@ func checkLists(t *testing.T, q *queue) {
 	idle := 0
 	for fi := q.idlest; fi != none; fi = q.lines[fi].next {
 		idle++
-		if q.lines[fi].at != none || q.lines[fi].head != none {
+		if q.lines[fi].at != none || q.lines[fi].turn != none {
 			t.Fatal("an idle tenant has somebody waiting")
 		}
 	}
@@ -349,4 +358,28 @@ func TestReleasingTwoCopiesPanics(t *testing.T) {
 		}
 	}()
 	held.Release()
+}
+
+func TestKeysOfATenantTakeTurns(t *testing.T) {
+	q := newQueue()
+	name := map[*Ticket]string{}
+	for _, of := range []struct {
+		tenant, key string
+		n           int
+	}{{"a", "busy", 50}, {"a", "other", 2}, {"b", "", 3}, {"a", "third", 1}} {
+		for i := range of.n {
+			k := &Ticket{request: Request{Tenant: of.tenant, Key: of.key}}
+			name[k] = fmt.Sprint(of.tenant, of.key, i)
+			q.push(k, 1)
+		}
+	}
+	var order []string
+	for range 10 {
+		k := q.next(1)
+		order = append(order, name[k])
+		q.dispatched(k, q.cost(k), 1)
+	}
+	if got, want := fmt.Sprint(order), "[abusy0 b0 aother0 b1 athird0 b2 abusy1 aother1 abusy2 abusy3]"; got != want {
+		t.Errorf("the order was %s, want %s", got, want)
+	}
 }

@@ -10,6 +10,8 @@ import (
 type Request struct {
 	// Tenant is whose turn it takes. Empty is a tenant like any other.
 	Tenant string
+	// Key tells apart who asks for the tenant; they take turns. Empty is a key like any other.
+	Key string
 	// Priority: what waits with a higher one goes first, but see ageAfter. From −9 to 9; what lies outside counts as the nearest.
 	Priority int
 	// Weight is the tenant's share among those of the same priority, from 1 to 1000. 0 means 1.

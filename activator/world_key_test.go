@@ -86,8 +86,10 @@ func (w *world) key(buf []byte) ([2]uint64, []byte) {
 		bit(f.fresh && f.at != none && w.sc.lines > 1)
 		u8(uint8(f.name.priority))
 		b = binary.AppendVarint(b, ahead)
-		for ni := f.head; ni != none; ni = c.queue.nodes[ni].next {
-			ticket(c.queue.nodes[ni].ticket)
+		if f.turn != none { // nobody has two keys here
+			for ni := c.queue.strands[f.turn].head; ni != none; ni = c.queue.nodes[ni].next {
+				ticket(c.queue.nodes[ni].ticket)
+			}
 		}
 		u8(0xfe)
 	})
@@ -303,7 +305,10 @@ func (w *world) ranks() (rank [8]uint8) {
 	q := &w.core.queue
 	for i := range q.lines {
 		at := 0
-		for ni := q.lines[i].head; ni != none; ni = q.nodes[ni].next {
+		if q.lines[i].turn == none {
+			continue
+		}
+		for ni := q.strands[q.lines[i].turn].head; ni != none; ni = q.nodes[ni].next {
 			place(q.nodes[ni].ticket, at, 0)
 			at++
 		}

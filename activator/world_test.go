@@ -173,6 +173,7 @@ func (w *world) copyTo(dst *world) {
 	dst.core.slots = append(old.core.slots[:0], w.core.slots...)
 	dst.core.out = old.core.out[:0]
 	dst.core.queue.nodes = append(old.core.queue.nodes[:0], w.core.queue.nodes...)
+	dst.core.queue.strands = append(old.core.queue.strands[:0], w.core.queue.strands...)
 	dst.core.queue.lines = append(old.core.queue.lines[:0], w.core.queue.lines...)
 	dst.core.queue.levels = old.core.queue.levels[:0]
 	for i, l := range w.core.queue.levels {
@@ -184,6 +185,7 @@ func (w *world) copyTo(dst *world) {
 		dst.core.queue.levels = append(dst.core.queue.levels, l)
 	}
 	dst.core.queue.where = copyMap(old.core.queue.where, w.core.queue.where)
+	dst.core.queue.keys = copyMap(old.core.queue.keys, w.core.queue.keys)
 	dst.core.queue.names = copyMap(old.core.queue.names, w.core.queue.names)
 	dst.open = append(old.open[:0], w.open...)
 	dst.gates = append(old.gates[:0], w.gates...)

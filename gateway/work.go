@@ -17,7 +17,7 @@ func (x *exchange) place() activator.Request {
 		x.claimed.Prompt = promptTokens(body)
 	}
 	x.claimed.MaxOutput = x.mostOutput()
-	r := activator.Request{Tenant: x.rec.identity.Tenant, Bytes: int64(len(body)), Work: x.claimed, Hint: x.hint()}
+	r := activator.Request{Tenant: x.rec.identity.Tenant, Key: x.rec.identity.KeyID, Bytes: int64(len(body)), Work: x.claimed, Hint: x.hint()}
 	if a.caller != nil {
 		r.Priority, r.Weight = a.caller.Priority(), a.caller.Weight()
 	}
