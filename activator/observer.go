@@ -63,3 +63,21 @@ type Wait struct {
 	Outcome  Outcome
 	Cold     bool // a start or a wake happened in between
 }
+
+func (m *Model) observeWait(t *Ticket, state uint32) {
+	if m.observer.Wait == nil {
+		return
+	}
+	w := Wait{Model: m.name, Duration: m.now() - t.enqueued, Cold: t.lease.cold}
+	switch {
+	case state == ticketGranted:
+		w.Outcome = OutcomeGranted
+	case state == ticketCancelled:
+		w.Outcome = OutcomeCancelled
+	case t.err == ErrWaitTimeout:
+		w.Outcome = OutcomeTimeout
+	default:
+		w.Outcome = OutcomeFailed
+	}
+	m.observer.Wait(w)
+}

@@ -338,21 +338,3 @@ func (o *owner) noteTransition(f effect) {
 		m.observer.Transition(Transition{Model: m.name, Replica: f.id, From: f.from, To: f.to, Reason: f.reason, Err: f.err, At: time.Now()})
 	}
 }
-
-func (m *Model) observeWait(t *Ticket, state uint32) {
-	if m.observer.Wait == nil {
-		return
-	}
-	w := Wait{Model: m.name, Duration: m.now() - t.enqueued, Cold: t.lease.cold}
-	switch {
-	case state == ticketGranted:
-		w.Outcome = OutcomeGranted
-	case state == ticketCancelled:
-		w.Outcome = OutcomeCancelled
-	case t.err == ErrWaitTimeout:
-		w.Outcome = OutcomeTimeout
-	default:
-		w.Outcome = OutcomeFailed
-	}
-	m.observer.Wait(w)
-}

@@ -182,7 +182,10 @@ func (x *exchange) callFailed(err error) error {
 		mayRetry = router.MayRetry(err, dead)
 	}
 	// What a death has cost is made up for once, whatever the budget: the dead are replaced, so it cannot go on.
-	mayRetry = mayRetry && (dead && x.attempts == 1 || x.model.metrics.budget.Spend())
+	// So is a refusal by one that turns out to be dead: between its death and the news of it whoever comes is refused, which may be more
+	// than a tenth of all.
+	first := x.attempts == 1
+	mayRetry = mayRetry && (dead && first || x.model.metrics.budget.Spend() || first && isRefused(err) && x.exits())
 	x.rec.trace.attemptFailed(err, mayRetry)
 	now := time.Now()
 	x.dropCall(now)
@@ -220,6 +223,11 @@ func (x *exchange) replicaDies(err error) bool {
 			return true
 		}
 	}
+	return x.exits()
+}
+
+// exits waits a moment for the news that the replica's process has ended.
+func (x *exchange) exits() bool {
 	t := time.NewTimer(deadGrace)
 	defer t.Stop()
 	select {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,4 +127,29 @@ func TestReplicaKilledEverySecond(t *testing.T) {
 		t.Error("the test has proved nothing")
 	}
 	s.Until(60*time.Second, "those that always run do again", func() bool { return s.ready() >= 2 })
+}
+
+// A gateway that is killed under load leaves four replicas to the next one, which keeps them for as long as they are needed.
+func TestReplicasOutliveTheGateway(t *testing.T) {
+	t.Parallel()
+	s := serve(t, strings.Replace(config(scaledModel(t, "[0, 4]", "")), "scaledown_after: 1s", "scaledown_after: 5s", 1))
+	stop := s.crowd(16, func(a answer, marker string, stream bool) bool { return a.wants(t, marker, stream) })
+	s.Until(60*time.Second, "load has four replicas", func() bool { return s.ready() == 4 })
+	stop()
+	before := s.pids()
+	s.Kill()
+	s.Start()
+	if now := s.pids(); !slices.Equal(now, before) {
+		t.Errorf("processes %v serve, want %v", now, before)
+	}
+	stop = s.crowd(16, func(a answer, marker string, stream bool) bool { return a.wants(t, marker, stream) })
+	time.Sleep(2 * time.Second)
+	if now := s.pids(); !slices.Equal(now, before) {
+		t.Errorf("processes %v serve after a while under load, want %v", now, before)
+	}
+	stop()
+	s.Until(60*time.Second, "no replica is left", func() bool { return s.model("m").State == "cold" })
+	if n := s.model("m").Starts; n != 0 {
+		t.Errorf("%d starts by the second gateway", n)
+	}
 }
