@@ -7,13 +7,16 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// The headers that say which replica answered and why, and how long the parts of the request took.
-const (
-	headerReplica = "X-Pilotlight-Replica"
-	headerReason  = "X-Pilotlight-Reason"
-	headerStart   = "X-Pilotlight-Start"
-	headerModel   = "X-Pilotlight-Model"
-	headerTiming  = "Server-Timing"
+// The headers that say which replica answered and why, and how long the parts of the request took: in canonical form, so that
+// fasthttp need not make it of them for each answer.
+var (
+	headerReplica = []byte("X-Pilotlight-Replica")
+	headerReason  = []byte("X-Pilotlight-Reason")
+	headerStart   = []byte("X-Pilotlight-Start")
+	headerModel   = []byte("X-Pilotlight-Model")
+	headerTiming  = []byte("Server-Timing")
+
+	startCold, startWarm = []byte("cold"), []byte("warm")
 )
 
 // explain writes what is known when the status is sent. A request that never had a replica, or whose status went out while it waited for
@@ -23,11 +26,11 @@ func (x *exchange) explain(h *fasthttp.ResponseHeader) {
 		return
 	}
 	b := strconv.AppendUint(x.told[:0], x.replica, 10)
-	h.SetBytesV(headerReplica, b)
+	h.SetCanonical(headerReplica, b)
 	if x.cold {
-		h.Set(headerStart, "cold")
+		h.SetCanonical(headerStart, startCold)
 	} else {
-		h.Set(headerStart, "warm")
+		h.SetCanonical(headerStart, startWarm)
 	}
 	if x.reason != "" {
 		b = append(b[:0], x.reason...)
@@ -35,7 +38,7 @@ func (x *exchange) explain(h *fasthttp.ResponseHeader) {
 		if x.attempts > 1 {
 			b = strconv.AppendInt(append(b, "; attempts="...), int64(x.attempts), 10)
 		}
-		h.SetBytesV(headerReason, b)
+		h.SetCanonical(headerReason, b)
 	}
 	x.explainModel(h)
 	b = x.told
@@ -44,7 +47,7 @@ func (x *exchange) explain(h *fasthttp.ResponseHeader) {
 	if !x.sentAt.IsZero() {
 		b = appendMillis(append(b, ", engine;dur="...), time.Since(x.sentAt))
 	}
-	h.SetBytesV(headerTiming, b)
+	h.SetCanonical(headerTiming, b)
 	x.told = b
 }
 

@@ -186,6 +186,6 @@ func (x *exchange) quit(o router.Outcome, now time.Time) {
 func (x *exchange) explainModel(h *fasthttp.ResponseHeader) {
 	if x.via != "" {
 		x.told = append(append(append(x.told[:0], x.model.ID...), "; via="...), x.via...)
-		h.SetBytesV(headerModel, x.told)
+		h.SetCanonical(headerModel, x.told)
 	}
 }
