@@ -24,6 +24,11 @@ const removed = ".pilotlight-removed-"
 // Remove deletes a model, with all its revisions and what was fetched of it. It returns ErrInUse while somebody needs it, and otherwise how
 // many bytes it occupied. Nobody ever sees a part of it.
 func (s *Store) Remove(ctx context.Context, repo string) (freed int64, err error) {
+	return s.remove(ctx, repo, false)
+}
+
+// remove is Remove; names: what was fetched of the model stays known by its names, so that it can be fetched again.
+func (s *Store) remove(ctx context.Context, repo string, names bool) (freed int64, err error) {
 	if err := CheckRepo(repo); err != nil {
 		return 0, err
 	}
@@ -33,11 +38,11 @@ func (s *Store) Remove(ctx context.Context, repo string) (freed int64, err error
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	return s.removeHeld(folder)
+	return s.removeHeld(folder, names)
 }
 
-// removeHeld is Remove for whoever holds the guard.
-func (s *Store) removeHeld(folder string) (freed int64, err error) {
+// removeHeld is remove for whoever holds the guard.
+func (s *Store) removeHeld(folder string, names bool) (freed int64, err error) {
 	users, err := s.users(folder, true)
 	if err != nil {
 		return 0, err
@@ -55,11 +60,16 @@ func (s *Store) removeHeld(folder string) (freed int64, err error) {
 	if err := os.Rename(dir, gone); err != nil {
 		return 0, err
 	}
-	return freed, os.RemoveAll(gone)
+	if _, e := os.Stat(filepath.Join(gone, artefacts)); names && e == nil {
+		if err = os.MkdirAll(filepath.Join(dir, ours), 0o777); err == nil {
+			err = os.Rename(filepath.Join(gone, artefacts), filepath.Join(dir, artefacts))
+		}
+	}
+	return freed, errors.Join(err, os.RemoveAll(gone))
 }
 
 // makeRoom removes models that nobody uses, least recently used first, until a download of need more bytes fits in the budget. Only models
-// that Pilotlight fetched or served are removed. It decides before it removes anything: what cannot be made to fit costs nobody anything.
+// that Pilotlight fetched or served are removed; the names of what was fetched stay. It decides before it removes anything: what cannot be made to fit costs nobody anything.
 // use is the download's, where what it will occupy is written for others to count.
 func (s *Store) makeRoom(ctx context.Context, repo string, need int64, use *Use) (err error) {
 	if s.maxBytes == 0 || need <= 0 {
@@ -90,6 +100,8 @@ func (s *Store) makeRoom(ctx context.Context, repo string, need int64, use *Use)
 			used += size
 		case !m.Ours:
 			foreign += size
+		case len(m.Revisions) == 0 && m.Unfinished == 0:
+			// Evicted before: its names take no room to speak of.
 		default:
 			victims = append(victims, m)
 		}
@@ -106,7 +118,7 @@ func (s *Store) makeRoom(ctx context.Context, repo string, need int64, use *Use)
 			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(s.maxBytes)), humanize.IBytes(uint64(used)), humanize.IBytes(uint64(foreign)))
 	}
 	for _, v := range victims[:n] {
-		freed, err := s.Remove(ctx, v.Repo)
+		freed, err := s.remove(ctx, v.Repo, true)
 		if errors.Is(err, ErrInUse) {
 			// A start was quicker. Whoever asks again finds other numbers.
 			return fmt.Errorf("%w: %w", ErrOverBudget, err)

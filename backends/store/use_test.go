@@ -44,7 +44,9 @@ func repos(t *testing.T, s *Store) []string {
 	}
 	var out []string
 	for _, m := range models {
-		out = append(out, m.Repo)
+		if len(m.Revisions) > 0 {
+			out = append(out, m.Repo)
+		}
 	}
 	return out
 }
@@ -126,6 +128,9 @@ func TestTheBudgetEvictsWhatWasUsedLongestAgo(t *testing.T) {
 	put(t, s, "org/old", mib, 3*time.Hour)
 	put(t, s, "org/older", mib, 4*time.Hour)
 	put(t, s, "org/young", mib, time.Hour)
+	if err := s.Remember(Artefact{Name: "chat", Origin: "org/old", Repo: "org/old", Revision: "main", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
 	oldest := use(t, s, "org/older")
 	limited, err := New(Options{Path: s.path, MaxBytes: 3*mib + mib/2, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
@@ -134,6 +139,10 @@ func TestTheBudgetEvictsWhatWasUsedLongestAgo(t *testing.T) {
 	put(t, limited, "org/new", mib, 0)
 	if got, want := repos(t, s), []string{"org/new", "org/older", "org/young"}; !slices.Equal(got, want) {
 		t.Errorf("left: %v, want %v", got, want)
+	}
+	// What it was called is still known, so that it can be fetched again.
+	if a, err := s.Lookup("chat"); err != nil || a.Origin != "org/old" {
+		t.Errorf("Lookup of what was evicted: %+v, %v", a, err)
 	}
 
 	// What cannot fit costs nothing.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -201,5 +202,44 @@ func TestPrefetchAtTheStart(t *testing.T) {
 	}
 	if out, _, code := pilotlight(t, "check", "-c", s.File); code != 0 || !strings.Contains(out, "prefetch     org/model: in the store, 2") {
 		t.Errorf("check: %d\n%s", code, out)
+	}
+}
+
+// A budget makes room for what starts, never at the cost of what runs.
+func TestBudgetOfTheStore(t *testing.T) {
+	hubFor(t)
+	folders := t.TempDir()
+	for i, name := range []string{"a", "b"} {
+		if err := os.MkdirAll(filepath.Join(folders, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folders, name, "model.safetensors"), hubtest.Noise(byte(i), 6<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	life := "scaling: {replicas: [0, 1], scaledown_after: 1}"
+	s := serve(t, config(fromStore(simModel(t, "a", life, "--sim-start", "200ms"), "model_path: store:a"),
+		fromStore(simModel(t, "b", life, "--sim-start", "200ms"), "model_path: store:b"))+"store: {max_bytes: 10MiB}\n")
+	if _, errs, code := pilotlight(t, "prefetch", filepath.Join(folders, "a"), "--name", "a", "-c", s.File); code != 0 {
+		t.Fatalf("prefetch: %d, %s", code, errs)
+	}
+	s.ask(t.Context(), "a", "a", "one", false).wants(t, "one", false)
+	stay, leave := context.WithCancel(t.Context())
+	defer leave()
+	go s.send(stay, s.Key("a"), `{"messages":[{"role":"user","content":"go on"}],"model":"a","stream":true,"max_tokens":100000}`, true)
+	s.Until(10*time.Second, "a request is in flight", func() bool { m := s.model("a"); return len(m.Replicas) == 1 && m.Replicas[0].InFlight > 0 })
+	if _, errs, code := pilotlight(t, "prefetch", filepath.Join(folders, "b"), "--name", "b", "-c", s.File); code != 1 || !strings.Contains(errs, "do not fit in the store's budget") {
+		t.Errorf("prefetch while the other runs: %d, %s", code, errs)
+	}
+	leave()
+	s.Until(20*time.Second, "the replica is gone", func() bool { return s.model("a").State == "cold" })
+	if _, errs, code := pilotlight(t, "prefetch", filepath.Join(folders, "b"), "--name", "b", "-c", s.File); code != 0 {
+		t.Errorf("prefetch when nobody uses the other: %d, %s", code, errs)
+	}
+	s.ask(t.Context(), "a", "b", "two", false).wants(t, "two", false)
+	s.Until(20*time.Second, "the replica is gone", func() bool { return s.model("b").State == "cold" })
+	s.ask(t.Context(), "a", "a", "three", false).wants(t, "three", false) // evicted, known by its name, fetched again
+	if out, _, _ := pilotlight(t, "models", "ls", "-c", s.File); !regexp.MustCompile(`local/a-\S+ +6\.3 MB .*main=.* a +a replica`).MatchString(out) || !regexp.MustCompile(`local/b-\S+ +\d\.\d kB`).MatchString(out) {
+		t.Errorf("models ls:\n%s", out)
 	}
 }
