@@ -140,7 +140,9 @@ func (s *Server) prepareChat(req *chatRequest) (*job, []plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return newJob(rid, c.tokens, plans, req.Stream), plans, nil
+	j := newJob(rid, c.tokens, plans, req.Stream)
+	j.text = c.key
+	return j, plans, nil
 }
 
 // forcedDocument is the text that a response_format asks for; nil for free text.
@@ -174,15 +176,23 @@ func forcedDocument(kind string, schema json.RawMessage, c conversation) (*strin
 
 // usage counts tokens; SGLang sends prompt_tokens_details as null unless it reports cached ones.
 type usage struct {
-	PromptTokens     int  `json:"prompt_tokens"`
-	TotalTokens      int  `json:"total_tokens"`
-	CompletionTokens int  `json:"completion_tokens"`
-	Details          *int `json:"prompt_tokens_details"`
-	ReasoningTokens  int  `json:"reasoning_tokens"`
+	PromptTokens     int           `json:"prompt_tokens"`
+	TotalTokens      int           `json:"total_tokens"`
+	CompletionTokens int           `json:"completion_tokens"`
+	Details          *cachedTokens `json:"prompt_tokens_details"`
+	ReasoningTokens  int           `json:"reasoning_tokens"`
+}
+
+// cachedTokens is there with --enable-cache-report, and only if some were cached (facts/sglang.md, section 7).
+type cachedTokens struct {
+	CachedTokens int `json:"cached_tokens"`
 }
 
 func (j *job) usage(plans []plan, steps int) usage {
 	u := usage{PromptTokens: j.promptTokens}
+	if j.cached > 0 && j.report {
+		u.Details = &cachedTokens{j.cached}
+	}
 	for _, p := range plans {
 		u.CompletionTokens += min(steps, len(p.pieces))
 	}

@@ -30,6 +30,9 @@ func (s *Server) flushCache(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte("Flush cache failed.\nPlease check backend logs for more details. (When there are running or waiting requests, the operation will not be performed.)\n"))
 		return
 	}
+	if s.cache != nil {
+		s.cache.clear()
+	}
 	_, _ = w.Write([]byte("Cache flushed.\nPlease check backend logs for more details. (When there are running or waiting requests, the operation will not be performed.)\n"))
 }
 

@@ -28,7 +28,7 @@
 // Start: --sim-start (exec to ready; a real start is about 64s), and in the place of a phase's share --sim-import, --sim-dist,
 // --sim-weights, --sim-kv, --sim-graphs, --sim-warmup; --sim-shards (files in the weights' bar).
 //
-// Speed: --sim-ttft, --sim-prefill-rate, --sim-itl, --sim-itl-per-running, --sim-output-tokens; --sim-embeddings (serve them
+// Speed: --sim-ttft, --sim-prefill-rate, --sim-cache-tokens, --sim-itl, --sim-itl-per-running, --sim-output-tokens; --sim-embeddings (serve them
 // beside generation).
 //
 // Times of SGLang's that tests may want shorter: --sim-health-delay (1s), --sim-health-timeout (20s), --sim-keep-alive (5s),

@@ -29,8 +29,12 @@ const (
 type job struct {
 	rid          string
 	promptTokens int
-	length       int // decode steps of the longest choice
-	choices      int // sequences decoded together
+	text         string // of the prompt, as far as the cache goes; empty: it is not cached
+	cached       int    // tokens
+	answer       string // text of the first choice
+	report       bool   // answers tell of them
+	length       int    // decode steps of the longest choice
+	choices      int    // sequences decoded together
 	stream       bool
 
 	aborted  chan struct{} // closed by abort, once
@@ -45,6 +49,9 @@ func newJob(rid string, promptTokens int, plans []plan, stream bool) *job {
 	}
 	for _, p := range plans {
 		j.length = max(j.length, len(p.pieces))
+	}
+	if len(plans) > 0 {
+		j.answer = plans[0].text()
 	}
 	return j
 }

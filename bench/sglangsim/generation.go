@@ -34,6 +34,9 @@ func (s *Server) generate(ctx context.Context, j *job, faults streamFaults, emit
 		return outcomeDone, err
 	}
 	out := g.run()
+	if s.cache != nil && out == outcomeDone && j.text != "" {
+		s.cache.keep(j.text + "assistant\x00" + j.answer + "\x00")
+	}
 	s.engine.leave(j)
 	s.stats.ended(out)
 	return out, nil
@@ -110,7 +113,13 @@ func (g *generation) run() outcome {
 		return out
 	}
 	ttft := o.TTFT
-	if o.PrefillRate > 0 {
+	if c := g.s.cache; c != nil {
+		now := time.Now()
+		var done time.Time
+		g.j.cached, done = c.enter(g.j.text, g.j.promptTokens, o.PrefillRate, now)
+		g.j.report = o.CacheReport
+		ttft += done.Sub(now)
+	} else if o.PrefillRate > 0 {
 		ttft += time.Duration(float64(g.j.promptTokens) / o.PrefillRate * float64(time.Second))
 	}
 	ttft += g.faults.headersDelay

@@ -79,5 +79,5 @@ func discardErrors() *stdlog.Logger { return stdlog.New(io.Discard, "", 0) }
 // logPrefill is the scheduler's line for a prefilled request.
 func (s *Server) logPrefill(j *job) {
 	running, waiting, _ := s.engine.load()
-	s.log.rank0("Prefill batch, #new-seq: 1, #new-token: %d, #cached-token: 0, token usage: 0.00, #running-req: %d, #queue-req: %d, #pending-token: 0, cuda graph: True, input throughput (token/s): 0.00", j.promptTokens, running, waiting)
+	s.log.rank0("Prefill batch, #new-seq: 1, #new-token: %d, #cached-token: %d, token usage: 0.00, #running-req: %d, #queue-req: %d, #pending-token: 0, cuda graph: True, input throughput (token/s): 0.00", j.promptTokens-j.cached, j.cached, running, waiting)
 }

@@ -89,6 +89,9 @@ func (s *Server) releaseMemory(w http.ResponseWriter, r *http.Request) {
 	if twice {
 		s.perish(0, "RuntimeError: torch_memory_saver: pause of an allocation that is paused")
 	}
+	if s.cache != nil {
+		s.cache.clear()
+	}
 	s.occupied()
 	s.stats.change(func(v *Stats) { v.Sleeps++ })
 	writeJSON(w, http.StatusOK, nil)

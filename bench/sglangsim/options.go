@@ -34,6 +34,7 @@ type Options struct {
 	MemorySaver        bool
 	WeightsBackup      bool
 	SkipWarmup         bool
+	CacheReport        bool // --enable-cache-report
 	UsageByDefault     bool // --stream-response-default-include-usage
 	AutoTruncate       bool
 	Metrics            bool
@@ -44,9 +45,12 @@ type Options struct {
 
 	// TTFT is what the first token costs beside queue and prefill; PrefillRate is in prompt tokens a second, 0 is
 	// infinite. A token takes ITL plus ITLPerRunning for each other running request.
-	TTFT          time.Duration
-	PrefillRate   float64
-	ITL           time.Duration
+	TTFT        time.Duration
+	PrefillRate float64
+	ITL         time.Duration
+	// CacheTokens is how many tokens of prompts and answers the prefix cache holds; with it, prefill takes turns. 0: no cache, and each request
+	// is prefilled as if it were alone.
+	CacheTokens   int
 	ITLPerRunning time.Duration
 	OutputTokens  int // length of an answer whose request sets no limit
 
@@ -186,6 +190,7 @@ func ParseArgs(args []string, getenv func(string) string) (Options, error) {
 	o.WeightsBackup = p.bool("enable_weights_cpu_backup")
 	o.SkipWarmup = p.bool("skip_server_warmup")
 	o.UsageByDefault = p.bool("stream_response_default_include_usage")
+	o.CacheReport = p.bool("enable_cache_report")
 	o.AutoTruncate = p.bool("allow_auto_truncate")
 	o.Metrics = p.bool("enable_metrics")
 	for _, dest := range []string{"log_level", "log_level_http"} {

@@ -23,6 +23,7 @@ type Server struct {
 	opts    Options
 	handler http.Handler
 	engine  *engine
+	cache   *prefixCache // nil: there is none
 	stats   *stats
 	log     *logger
 	started time.Time
@@ -67,6 +68,9 @@ func New(o Options) (*Server, error) {
 		log: newLogger(o.Stdout, o.Stderr, o.TPSize), started: time.Now(),
 		first: make(chan struct{}), hung: make(chan struct{}), dead: make(chan struct{}),
 		modelPath: o.ModelPath, version: o.WeightVersion,
+	}
+	if o.CacheTokens > 0 {
+		s.cache = newPrefixCache(o.CacheTokens)
 	}
 	s.responses.byID = map[string]*storedResponse{}
 	s.handler = s.chain()

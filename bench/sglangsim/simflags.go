@@ -77,6 +77,7 @@ var simFlags = sync.OnceValue(func() []simFlag {
 			o.PrefillRate, err = strconv.ParseFloat(v, 64)
 			return err
 		}},
+		countFlag("--sim-cache-tokens", "tokens that the prefix cache holds; prefill then takes turns, and what is cached needs none (default 0: no cache)", func(o *Options) *int { return &o.CacheTokens }),
 		durationFlag("--sim-itl", "time between tokens of one request (default 1ms; 0s: no wait, a chunk for each token)", func(o *Options) *time.Duration { return &o.ITL }),
 		durationFlag("--sim-itl-per-running", "what each further running request adds to it (default 0s)", func(o *Options) *time.Duration { return &o.ITLPerRunning }),
 		countFlag("--sim-output-tokens", "tokens of an answer whose request sets no limit (default 16)", func(o *Options) *int { return &o.OutputTokens }),
