@@ -49,6 +49,11 @@ func (l *launcher) cut(ctx context.Context, id uint64, on *backends.Placement, h
 	if l.spec.Shard.TP == 0 {
 		return release, l.fit(on, folder)
 	}
+	if l.spec.Stream {
+		// SGLang's streaming loader reads whole weights, with any --tp-size; sharded_state is a loader of its own, which reads a folder.
+		return release, shard.Refuse(errors.New("weights that are streamed are not cut up: SGLang's streaming loader reads the whole ones"),
+			"write stream_model: false to start from the parts, or leave shard out")
+	}
 	if l.cutter == nil {
 		return release, shard.Refuse(errors.New("there is no store to put them into"), "write store: {path: /var/lib/models}")
 	}

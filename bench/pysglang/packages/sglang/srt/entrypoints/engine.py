@@ -90,6 +90,7 @@ class Engine:
             raise TypeError(f"unexpected arguments {list(kwargs)}")
         if args.load_format != "auto":
             raise ValueError(f"load_format {args.load_format}: these weights are not cut up yet")
+        say(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}")
         say(f"server_args=ServerArgs(model_path='{args.model_path}', tp_size={args.tp_size})")
         signal.signal(signal.SIGQUIT, self._child_failed)
         spawn = multiprocessing.get_context("spawn")
