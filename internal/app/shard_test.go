@@ -76,7 +76,7 @@ func TestStartsHaveWeightsCutUp(t *testing.T) {
 		t.Errorf("placed at %s, and before at %s", again.ModelPath, on.ModelPath)
 	}
 
-	parts := *l
+	parts := launcher{log: l.log, cutter: l.cutter, spec: l.spec}
 	parts.spec.Shard, parts.spec.ModelPath = backends.Shard{}, on.ModelPath
 	fits := backends.Placement{}
 	mustCut(t, &parts, &fits, nil)
