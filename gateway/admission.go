@@ -162,7 +162,7 @@ func (x *exchange) mayWait() *apiError {
 // meter reads what an event tells of the request's use, and whether the client is to be spared the event.
 func (x *exchange) meter(data []byte) (hidden bool) {
 	a := &x.admission
-	used, ok := sse.UsageOf(data)
+	used, ok := x.usageOf(data)
 	if !ok {
 		a.events++
 		return false
@@ -174,9 +174,16 @@ func (x *exchange) meter(data []byte) (hidden bool) {
 // meterAnswer does the same with an answer in one piece.
 func (x *exchange) meterAnswer(body []byte) {
 	if a := &x.admission; x.metered() {
-		a.used, a.told = sse.UsageOf(body)
+		a.used, a.told = x.usageOf(body)
 		a.answer = int64(len(body))
 	}
+}
+
+func (x *exchange) usageOf(doc []byte) (sse.Usage, bool) {
+	if x.route.api == apiResponses {
+		return sse.ResponseUsageOf(doc)
+	}
+	return sse.UsageOf(doc)
 }
 
 // settle gives back what the request has not used. Where the engine did not say what it has used, because the stream broke or the client

@@ -6,9 +6,14 @@ import "bytes"
 // members, and nearly all events hold none of those that mean something to us. A plain search for text stops at each
 // of the many quotes.
 func hasToken(doc, token []byte) bool {
+	return findToken(doc, token) >= 0
+}
+
+// findToken gives the first place of token; -1: there is none.
+func findToken(doc, token []byte) int {
 	n, ok := indexToken(doc, token)
 	if !ok {
-		return bytes.Contains(doc, token)
+		return bytes.Index(doc, token)
 	}
-	return n >= 0
+	return n
 }

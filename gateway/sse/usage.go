@@ -7,22 +7,39 @@ import (
 // Usage is what an engine says that a request took, in tokens.
 type Usage struct{ Prompt, Completion int64 }
 
-// UsageOf finds the usage that a document tells, be it an answer in one piece or the data of an event, in the words of either of OpenAI's
-// APIs: at the top level, or in response. It is looked for nowhere else, since answers repeat what clients have made up, such as
-// schemas. ok is false if there is none. It allocates nothing.
+// UsageOf finds the usage that an answer or an event of chat completions, completions and the like tells. ok is false if there is none. Such
+// documents hold no member of that name but the engine's own, since quotes within text are escaped; so it is not asked where the member
+// lies, unless there are several. It allocates nothing.
 func UsageOf(doc []byte) (u Usage, ok bool) {
+	at := findToken(doc, usageKey)
+	if at < 0 {
+		return Usage{}, false
+	}
+	behind := at + len(usageKey)
+	if behind+1 < len(doc) && doc[behind] == ':' && doc[behind+1] == '{' && findToken(doc[behind:], usageKey) < 0 {
+		return readUsage(doc[behind+1:])
+	}
+	return usageIn(doc)
+}
+
+// ResponseUsageOf is UsageOf for the Responses API, whose documents repeat what clients have made up, such as schemas: it looks at the top level
+// and in the member response, and nowhere else.
+func ResponseUsageOf(doc []byte) (u Usage, ok bool) {
 	if !hasToken(doc, usageKey) {
 		return Usage{}, false
 	}
-	m, ok := jsonbody.Locate(doc, "usage")
-	if !ok {
-		inner, found := jsonbody.Locate(doc, "response")
-		if !found || inner.Kind != jsonbody.Object {
-			return Usage{}, false
-		}
-		doc = doc[inner.Start:inner.End]
-		m, ok = jsonbody.Locate(doc, "usage")
+	if u, ok = usageIn(doc); ok {
+		return u, true
 	}
+	inner, found := jsonbody.Locate(doc, "response")
+	if !found || inner.Kind != jsonbody.Object {
+		return Usage{}, false
+	}
+	return usageIn(doc[inner.Start:inner.End])
+}
+
+func usageIn(doc []byte) (u Usage, ok bool) {
+	m, ok := jsonbody.Locate(doc, "usage")
 	if !ok || m.Kind != jsonbody.Object {
 		return Usage{}, false
 	}

@@ -22,8 +22,9 @@ func TestUsageOf(t *testing.T) {
 		{"spaces", "{\"usage\" : \n {\"prompt_tokens\": 1 , \"completion_tokens\": 2}}", Usage{1, 2}, true},
 		{"text that looks like it", `{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":99}"}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}`, Usage{1, 1}, true},
 		{"text alone", `{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":99}"}}],"more":"and more of it, so that it is searched by vectors"}`, Usage{}, false},
+		{"a schema in a response, alone", `{"text":{"format":{"schema":{"usage":{"prompt_tokens":0,"completion_tokens":0}}}}}`, Usage{}, false},
 		{"a schema that the client has made up", `{"text":{"format":{"schema":{"usage":{"prompt_tokens":0,"completion_tokens":0}}}},"usage":{"input_tokens":4,"output_tokens":2},"tools":[{"usage":{"input_tokens":0}}]}`, Usage{4, 2}, true},
-		{"the same alone", `{"response":{"tools":[{"usage":{"input_tokens":1}}]},"choices":[{"usage":{"prompt_tokens":0,"completion_tokens":0}}]}`, Usage{}, false},
+		{"the same alone in a response", `{"response":{"tools":[{"usage":{"input_tokens":1}}]},"choices":[{"usage":{"prompt_tokens":0,"completion_tokens":0}}]}`, Usage{}, false},
 		{"a value called usage behind it", `{"usage":{"prompt_tokens":1,"completion_tokens":1},"kind":"usage"}`, Usage{1, 1}, true},
 		{"no number", `{"usage":{"prompt_tokens":"1","completion_tokens":-1}}`, Usage{}, false},
 		{"an absurd number", `{"usage":{"prompt_tokens":1111111111111111111111}}`, Usage{}, false},
@@ -31,7 +32,10 @@ func TestUsageOf(t *testing.T) {
 		{"nothing", ``, Usage{}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, ok := UsageOf([]byte(tt.doc)); got != tt.want || ok != tt.ok {
+			if got, ok := ResponseUsageOf([]byte(tt.doc)); got != tt.want || ok != tt.ok {
+				t.Errorf("ResponseUsageOf(%.200s) = %+v, %v; want %+v, %v", tt.doc, got, ok, tt.want, tt.ok)
+			}
+			if got, ok := UsageOf([]byte(tt.doc)); !strings.Contains(tt.name, "response") && (got != tt.want || ok != tt.ok) {
 				t.Errorf("UsageOf(%.200s) = %+v, %v; want %+v, %v", tt.doc, got, ok, tt.want, tt.ok)
 			}
 		})
