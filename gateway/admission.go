@@ -113,6 +113,9 @@ func (x *exchange) measure(caller *tenants.Caller) *apiError {
 		if ok && n > 1 {
 			a.work.answer *= min(n, 1<<16)
 		}
+		if x.route.metric == "completions" { // each prompt has answers of its own
+			a.work.answer *= int64(x.fields.Several(jsonbody.Prompt, 1<<12))
+		}
 		a.hide = x.stream && x.route.api == apiOpenAI && !x.fields.IncludeUsage()
 	}
 	if most := caller.MaxContext(); most > 0 && a.work.prompt+a.work.answer > most {

@@ -357,6 +357,7 @@ func TestRightToTokens(t *testing.T) {
 		{"more by the other name", "/v1/chat/completions", `,"max_completion_tokens":5,"max_tokens":51}`, 400, "invalid_parameter"},
 		{"not a whole number", "/v1/chat/completions", `,"max_tokens":1e9}`, 400, "invalid_parameter"},
 		{"responses", "/v1/responses", `}`, 200, `"max_output_tokens":50`},
+		{"too many prompts", "/v1/completions", `,"prompt":["a","b"],"n":15}`, 400, "context_length_exceeded"},
 		{"too many in all", "/v1/chat/completions", `,"n":100}`, 400, "context_length_exceeded"},
 		{"embeddings", "/v1/embeddings", `,"max_tokens":99}`, 200, `"max_tokens":99`},
 	} {

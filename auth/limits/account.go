@@ -40,8 +40,10 @@ func (a *Account) SetLimits(l Limits) {
 
 // Spent is the calendar use of an account, reservations of running requests included.
 type Spent struct {
-	Day, Month             time.Time // when they began, in UTC
-	DayTokens, MonthTokens int64
+	Day         time.Time `json:"day"` // when it began, in UTC
+	Month       time.Time `json:"month"`
+	DayTokens   int64     `json:"day_tokens"`
+	MonthTokens int64     `json:"month_tokens"`
 }
 
 // Spent tells the use of the day and the month of now.

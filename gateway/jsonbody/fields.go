@@ -120,6 +120,29 @@ func (f *Fields) Int(k Key) (value int64, ok bool, err error) {
 	return 0, false, errType(k, "an integer", m.Start)
 }
 
+// Several tells how many texts a member holds that may be one text, a list of them, or a text as a list of numbers, such as the prompt of
+// completions: at least 1. It stops counting at most.
+func (f *Fields) Several(k Key, most int) int {
+	m := &f.members[k]
+	if m.Kind != Array {
+		return 1
+	}
+	list, n := f.body[m.Start:m.End], 0
+	for i := 1; n < most; n++ {
+		i = skipSpace(list, i)
+		end, kind := passValue(list, i)
+		if kind != String && kind != Array {
+			break
+		}
+		if i = skipSpace(list, end); i >= len(list) || list[i] != ',' {
+			n++
+			break
+		}
+		i++
+	}
+	return max(n, 1)
+}
+
 // IncludeUsage tells whether stream_options asks for the usage chunk at the end of a stream.
 func (f *Fields) IncludeUsage() bool {
 	if f.members[StreamOptions].Kind != Object {
