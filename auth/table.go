@@ -12,7 +12,8 @@ import (
 // table is one immutable reading of the keys, indexed by public id.
 type table struct {
 	number  uint64 // never 0, and no other table's
-	entries map[[idLength]byte]entry
+	entries map[[idLength]byte]*entry
+	some    [idLength]byte // the id of one of them, if there are any
 	list    []Key
 }
 
@@ -25,13 +26,13 @@ type entry struct {
 }
 
 func newTable(keys []Key) (*table, error) {
-	t := &table{number: tables.Add(1), entries: make(map[[idLength]byte]entry, len(keys)), list: keys}
+	t := &table{number: tables.Add(1), entries: make(map[[idLength]byte]*entry, len(keys)), list: keys}
 	for i := range keys {
 		key := &keys[i]
 		if err := key.validate(); err != nil {
 			return nil, err
 		}
-		e := entry{key: key, identity: Identity{Tenant: key.Tenant, KeyID: key.ID}}
+		e := &entry{key: key, identity: Identity{Tenant: key.Tenant, KeyID: key.ID}}
 		if key.narrows() {
 			grant := key.Grant // apart, so that what remembers it does not keep the whole file
 			e.identity.Grant = &grant
@@ -43,7 +44,7 @@ func newTable(keys []Key) (*table, error) {
 		if _, taken := t.entries[id]; taken {
 			return nil, fmt.Errorf("%w: %s", errRepeated, key.ID)
 		}
-		t.entries[id] = e
+		t.entries[id], t.some = e, id
 	}
 	return t, nil
 }
@@ -58,14 +59,36 @@ func (t *table) identify(presented []byte, now time.Time) (Identity, error) {
 		return Identity{}, ErrInvalidKey
 	}
 	e, known := t.entries[[idLength]byte(presented[len(keyPrefix):idEnd])]
+	if !known {
+		e = &nobody
+	}
 	sum := sha256.Sum256(presented)
 	if subtle.ConstantTimeCompare(sum[:], e.hash[:]) != 1 || !known {
+		t.even(known)
 		return Identity{}, ErrInvalidKey
 	}
 	if err := e.key.refusal(now); err != nil {
 		return Identity{}, err
 	}
 	return e.identity, nil
+}
+
+// nobody stands for an unknown key; no text has this hash. noID is nobody's id: it holds what no id may.
+var (
+	nobody = entry{}
+	noID   = [idLength]byte{}
+)
+
+// even looks up an id that is not there if one was found before, and the other way round: to find one takes some nanoseconds longer, which
+// would tell over many tries whether an id exists.
+func (t *table) even(found bool) {
+	id := t.some
+	if found {
+		id = noID
+	}
+	if _, again := t.entries[id]; again == found && len(t.entries) > 0 {
+		panic("BUG: an id of the table is not there, or one is that cannot be")
+	}
 }
 
 // Known is the key that was found valid last on one connection: most connections present the same one again and again. The zero value knows

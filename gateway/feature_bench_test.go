@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"pilotlight/auth"
+	"pilotlight/auth/tenants"
 	"pilotlight/gateway/histogram"
 	"pilotlight/router"
 )
@@ -42,6 +44,25 @@ func BenchmarkFeature(b *testing.B) {
 		for b.Loop() {
 			if identity, err := g.identify(h, now, nil); err != nil || identity.Tenant == "" {
 				b.Fatal(identity, err)
+			}
+		}
+	})
+	b.Run("wrong key of an address that sends many", func(b *testing.B) {
+		known, err := auth.Static()
+		if err != nil {
+			b.Fatal(err)
+		}
+		registry, err := tenants.New(tenants.Rules{}, now, [32]byte{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		g, conn := &Gateway{keys: known, tenants: registry}, &clientConn{from: netip.MustParseAddr("192.0.2.1")}
+		h := chatHeader()
+		h.Set("Authorization", "Bearer pl-aaaaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := g.identify(h, now, conn); err == nil {
+				b.Fatal("accepted")
 			}
 		}
 	})
