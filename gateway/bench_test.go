@@ -226,6 +226,8 @@ func BenchmarkChain(b *testing.B) {
 	}{
 		{"plain", warmBody + "}", warmPlain, tenants.Rules{}},
 		{"plain, limited", warmBody + "}", warmPlain, everyLimit},
+		{"plain, two limits", warmBody + "}", warmPlain, tenants.Rules{Tenants: []tenants.Policy{
+			{Name: "a", Limits: limits.Limits{RequestsPerMinute: 1e12, TokensPerMinute: 1e15}}}}},
 		{"stream of 5 events", warmBody + `,"stream":true}`, warmStream, tenants.Rules{}},
 		{"stream of 5 events, limited", warmBody + `,"stream":true}`, warmStream, everyLimit},
 	} {

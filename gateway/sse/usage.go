@@ -1,6 +1,8 @@
 package sse
 
 import (
+	"bytes"
+
 	"pilotlight/gateway/jsonbody"
 )
 
@@ -46,7 +48,53 @@ func usageIn(doc []byte) (u Usage, ok bool) {
 	return readUsage(doc[m.Start:m.End])
 }
 
-func readUsage(object []byte) (u Usage, ok bool) {
+// readUsage reads a usage object, which doc begins with.
+func readUsage(doc []byte) (u Usage, ok bool) {
+	if u, ok = usualUsage(doc); ok {
+		return u, true
+	}
+	return anyUsage(doc)
+}
+
+// usualUsage reads one that has its counts first and is written without spaces, as those of all engines that were seen.
+func usualUsage(doc []byte) (u Usage, ok bool) {
+	var prompt, completion bool
+	for i := 1; ; {
+		if i >= len(doc) || doc[i] != '"' {
+			return Usage{}, false
+		}
+		end := bytes.IndexByte(doc[i+1:], '"')
+		if end < 0 {
+			return Usage{}, false
+		}
+		name := doc[i+1 : i+1+end]
+		if i += end + 2; i >= len(doc) || doc[i] != ':' {
+			return Usage{}, false
+		}
+		n, start := int64(0), i+1
+		for i++; i < len(doc) && doc[i]-'0' <= 9 && i-start < maxDigits; i++ {
+			n = n*10 + int64(doc[i]-'0')
+		}
+		if i == start || i >= len(doc) || doc[i] != ',' && doc[i] != '}' {
+			return Usage{}, false
+		}
+		switch string(name) {
+		case "prompt_tokens", "input_tokens":
+			u.Prompt, prompt = n, true
+		case "completion_tokens", "output_tokens":
+			u.Completion, completion = n, true
+		}
+		if prompt && completion {
+			return u, true
+		}
+		if doc[i] == '}' {
+			return Usage{}, false
+		}
+		i++
+	}
+}
+
+func anyUsage(object []byte) (u Usage, ok bool) {
 	prompt, first := count(object, "prompt_tokens")
 	if !first {
 		prompt, first = count(object, "input_tokens")
@@ -66,10 +114,13 @@ func readUsage(object []byte) (u Usage, ok bool) {
 	return Usage{prompt, completion}, first || second
 }
 
-// count reads a whole number of at most 15 digits.
+// maxDigits is more than any count has.
+const maxDigits = 15
+
+// count reads a whole number.
 func count(object []byte, key string) (n int64, ok bool) {
 	m, ok := jsonbody.Locate(object, key)
-	if !ok || m.Kind != jsonbody.Number || m.End-m.Start > 15 {
+	if !ok || m.Kind != jsonbody.Number || m.End-m.Start > maxDigits {
 		return 0, false
 	}
 	for _, c := range object[m.Start:m.End] {
