@@ -84,7 +84,8 @@ func (s *Store) download(ctx context.Context, dir *folder, source Source, commit
 	if err := budget(need); err != nil {
 		return nil, err
 	}
-	if err := s.room(dir.path, need); err != nil {
+	// Of each content a file and its lock, and a link for each name.
+	if err := s.room(dir.path, need, 2*len(d.todo)+len(files)); err != nil {
 		return nil, err
 	}
 
@@ -119,15 +120,39 @@ func onDisk(dir *folder, key string) int64 {
 	return min(stat.Blocks*512, stat.Size)
 }
 
-// room refuses what the disk cannot take.
-func (s *Store) room(path string, need int64) error {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(path, &disk); err != nil {
-		return fmt.Errorf("looking for free space: %w", err)
+// disk is what tests replace to have it full.
+type disk struct {
+	free  func(path string) (bytes, files int64, err error)
+	write func(f *os.File, p []byte, offset int64) (int, error)
+}
+
+var theDisk = disk{free: freeSpace, write: (*os.File).WriteAt}
+
+// freeSpace is what the file system has left for unprivileged users. files is -1 where it sets no limit to their number.
+func freeSpace(path string) (bytes, files int64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return 0, 0, fmt.Errorf("looking for free space: %w", err)
 	}
-	if free := int64(disk.Bavail) * disk.Bsize; need > 0 && need+s.reserve > free {
+	files = int64(fs.Ffree)
+	if fs.Files == 0 { // btrfs and others
+		files = -1
+	}
+	return int64(fs.Bavail) * fs.Bsize, files, nil
+}
+
+// room refuses what the disk cannot take: so many bytes, in so many files more.
+func (s *Store) room(path string, need int64, files int) error {
+	free, inodes, err := s.disk.free(path)
+	if err != nil {
+		return err
+	}
+	if need > 0 && need > free-s.reserve {
 		return fmt.Errorf("%w: %s are to be fetched and %s kept free, %s are free on the disk of %s", ErrDiskFull,
-			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(s.reserve)), humanize.IBytes(uint64(free)), path)
+			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(s.reserve)), humanize.IBytes(uint64(max(0, free))), path)
+	}
+	if inodes >= 0 && int64(files) > inodes {
+		return fmt.Errorf("%w: %d files are to be made, the file system of %s has room for %d more", ErrDiskFull, files, path, inodes)
 	}
 	return nil
 }

@@ -179,7 +179,7 @@ func (f *folder) publish(commit string, blobs map[string]string) error {
 	target := "snapshots/" + commit
 	if _, err := f.root.Lstat(target); errors.Is(err, fs.ErrNotExist) {
 		fresh := path.Join(ours, fmt.Sprintf("snapshot-%016x", rand.Uint64()))
-		err := f.links(fresh, blobs)
+		err := f.links(fresh, blobs, true)
 		if err == nil {
 			err = f.root.Rename(fresh, target)
 		}
@@ -192,20 +192,28 @@ func (f *folder) publish(commit string, blobs map[string]string) error {
 	} else if err != nil {
 		return err
 	}
-	return f.links(target, blobs)
+	return f.links(target, blobs, false)
 }
 
-func (f *folder) links(dir string, blobs map[string]string) error {
-	if err := f.root.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
+// links makes them in a folder. In one that nobody sees yet they need not appear in one step each, which halves the time of many.
+func (f *folder) links(dir string, blobs map[string]string, unseen bool) error {
+	made := map[string]bool{}
 	for name, blob := range blobs {
 		at, to := dir+"/"+name, link(name, blob)
-		if now, err := f.root.Readlink(at); err == nil && now == to {
+		if parent := path.Dir(at); !made[parent] {
+			if err := f.root.MkdirAll(parent, 0o777); err != nil {
+				return err
+			}
+			made[parent] = true
+		}
+		if unseen {
+			if err := f.root.Symlink(to, at); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := f.root.MkdirAll(path.Dir(at), 0o777); err != nil {
-			return err
+		if now, err := f.root.Readlink(at); err == nil && now == to {
+			continue
 		}
 		fresh := path.Join(ours, fmt.Sprintf("link-%016x", rand.Uint64()))
 		if err := f.root.Symlink(to, fresh); err != nil {

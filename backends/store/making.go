@@ -68,7 +68,7 @@ func (s *Store) Make(ctx context.Context, repo, revision, who string, need int64
 	if err := s.tag(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.makeRoom(ctx, repo, need, use), s.room(dir.path, need)); err != nil {
+	if err := errors.Join(s.makeRoom(ctx, repo, need, use), s.room(dir.path, need, 0)); err != nil {
 		return nil, err
 	}
 	if err := dir.root.Mkdir(path.Join(ours, name), 0o700); err != nil {

@@ -36,6 +36,7 @@ type Store struct {
 	log         *slog.Logger
 	unverified  bool
 	backoff     time.Duration // the first wait before asking again; tests shorten it
+	disk        disk
 
 	mu      sync.Mutex // guards flights
 	flights map[string]*flight
@@ -53,7 +54,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, remote: o.Remote, log: o.Logger, unverified: o.Unverified, backoff: time.Second, flights: map[string]*flight{}}
+	s := &Store{path: abs, connections: o.Connections, reserve: o.Reserve, maxBytes: o.MaxBytes, remote: o.Remote, log: o.Logger, unverified: o.Unverified, backoff: time.Second, disk: theDisk, flights: map[string]*flight{}}
 	if s.connections == 0 {
 		s.connections = defaultConnections
 	}

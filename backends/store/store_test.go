@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -481,21 +480,4 @@ func TestLastAskerToLeaveEndsTheDownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkSnapshot(t, got, hub.Files)
-}
-
-// wideSource lists a file that no disk holds.
-type wideSource struct{ Folder }
-
-func (wideSource) List(context.Context, string) (Listing, error) {
-	return Listing{Commit: strings.Repeat("1", 40), Files: []File{{Path: "w", Size: 1 << 60, SHA256: strings.Repeat("2", 64)}}}, nil
-}
-
-func (wideSource) Open(context.Context, string, File, int64, int64) (io.ReadCloser, error) {
-	return nil, errors.New("nothing may be fetched")
-}
-
-func TestFullDiskIsForeseen(t *testing.T) {
-	if _, err := newStore(t, t.TempDir()).Fetch(t.Context(), Request{Repo: "wide", Source: wideSource{}}); !errors.Is(err, ErrDiskFull) {
-		t.Fatalf("got %v, want ErrDiskFull", err)
-	}
 }

@@ -158,7 +158,7 @@ func (d *download) copy(ctx context.Context, r *run, at *int64, marked int, buff
 	for mark := next(); *at < end; {
 		n, err := body.Read(buffer[:min(int64(len(buffer)), mark-*at)])
 		if n > 0 {
-			if _, err := t.partial.data.WriteAt(buffer[:n], *at); err != nil {
+			if _, err := d.store.disk.write(t.partial.data, buffer[:n], *at); err != nil {
 				return marked, last, err
 			}
 			*at += int64(n)
