@@ -17,6 +17,7 @@ import (
 	"pilotlight/backends"
 	"pilotlight/backends/store"
 	"pilotlight/backends/weights"
+	"pilotlight/internal/app"
 	"pilotlight/internal/config"
 )
 
@@ -145,13 +146,17 @@ func prefetchAll(ctx context.Context, where *storeFlags, log *slog.Logger, args 
 	}
 	k, failed := weights.New(s, log), 0
 	for _, item := range conf.Prefetch {
-		env := os.LookupEnv
+		spec := &backends.Spec{}
 		for i := range conf.Models {
 			if m := &conf.Models[i]; m.Name == item.Model {
-				env = over(m.Spec.Env)
+				spec = &m.Spec
 			}
 		}
-		if _, err := prefetch(ctx, k, item.Name, item.Weights, env, stdout, stderr); err != nil {
+		env, err := app.Variables(spec)
+		if err == nil {
+			_, err = prefetch(ctx, k, item.Name, item.Weights, env, stdout, stderr)
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
@@ -172,16 +177,6 @@ func prefetchAll(ctx context.Context, where *storeFlags, log *slog.Logger, args 
 		return fmt.Errorf("%d of %d models are not in the store", failed, len(conf.Prefetch)+len(cuts))
 	}
 	return nil
-}
-
-// over looks variables up in a model's before those of this process.
-func over(own map[string]string) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		if value, ok := own[name]; ok {
-			return value, true
-		}
-		return os.LookupEnv(name)
-	}
 }
 
 // prefetch fetches one model and prints its folder.

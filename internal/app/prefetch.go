@@ -154,7 +154,7 @@ func (p *prefetcher) run(ctx context.Context, item *prefetching, w backends.Weig
 }
 
 func (p *prefetcher) fetch(ctx context.Context, item *prefetching, w backends.Weights, spec *backends.Spec) error {
-	env, err := variables(spec)
+	env, err := Variables(spec)
 	if err != nil {
 		return err
 	}

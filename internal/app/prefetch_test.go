@@ -111,7 +111,7 @@ func TestFailedPrefetchBeginsAgainWhenAsked(t *testing.T) {
 func TestModelsVariables(t *testing.T) {
 	t.Setenv("FROM_GATEWAY", "gateway")
 	t.Setenv("HF_TOKEN", "gateway's")
-	env, err := variables(&backends.Spec{Env: map[string]string{"HF_TOKEN": "model's"}})
+	env, err := Variables(&backends.Spec{Env: map[string]string{"HF_TOKEN": "model's"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestModelsVariables(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if _, err := variables(&backends.Spec{Secrets: []backends.Secret{{Name: "hub", Env: "HF_TOKEN", File: "/does/not/exist"}}}); failureClass(err) != backends.ClassSecret {
+	if _, err := Variables(&backends.Spec{Secrets: []backends.Secret{{Name: "hub", Env: "HF_TOKEN", File: "/does/not/exist"}}}); failureClass(err) != backends.ClassSecret {
 		t.Errorf("a secret that cannot be read: %v", err)
 	}
 }

@@ -110,7 +110,7 @@ func (c *Cutter) Job(ctx context.Context, spec *backends.Spec, on backends.Place
 	if err != nil {
 		return shard.Job{}, shard.Refuse(err, "change extra_args or prefetch.shard")
 	}
-	env, err := variables(spec)
+	env, err := Variables(spec)
 	if err != nil {
 		return shard.Job{}, err
 	}

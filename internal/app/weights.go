@@ -73,7 +73,7 @@ func (l *launcher) hold(ctx context.Context, id uint64, progress func(activator.
 	if l.keeper == nil || l.spec.Weights.Label() == "" || l.spec.Driver != backends.DriverProcess {
 		return nil, nil
 	}
-	env, err := variables(&l.spec)
+	env, err := Variables(&l.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +87,8 @@ func (l *launcher) hold(ctx context.Context, id uint64, progress func(activator.
 	})
 }
 
-// variables are those that hold for a model: its own before the gateway's.
-func variables(spec *backends.Spec) (func(string) (string, bool), error) {
+// Variables are those that hold for a model: its secrets and its own before the gateway's. The error is a *backends.Failure.
+func Variables(spec *backends.Spec) (func(string) (string, bool), error) {
 	secrets := map[string]string{}
 	for _, s := range spec.Secrets {
 		text, err := os.ReadFile(s.File)

@@ -189,6 +189,34 @@ func TestFailedDownloadIsAFailedStart(t *testing.T) {
 	s.ask(t.Context(), "a", "m", "now", false).wants(t, "now", false)
 }
 
+// The token of a private model is the model's own secret, for the gateway and for the command alike.
+func TestPrefetchWithAModelsSecret(t *testing.T) {
+	hub, _ := hubFor(t)
+	hub.Mu.Lock()
+	hub.Token = "hf_secret"
+	hub.Mu.Unlock()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("hf_secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, config(fromStore(simModel(t, "m", "secrets: [{name: hub, env: HF_TOKEN, file: "+file+"}]"), "model_hf_path: org/model\n    prefetch: true")))
+	s.Until(30*time.Second, "it is stored", func() bool { p := s.state().Prefetch; return len(p) == 1 && p[0].State == "stored" })
+	if out, errs, code := pilotlight(t, "models", "rm", "org/model"); code != 0 {
+		t.Fatalf("models rm: %d, %s, %s", code, out, errs)
+	}
+	if _, errs, code := pilotlight(t, "prefetch", "--all", "-c", s.File); code != 0 {
+		t.Errorf("prefetch: %d, %s", code, errs)
+	}
+	if _, errs, code := pilotlight(t, "prefetch", "org/model"); code != 1 || !strings.Contains(errs, "HF_TOKEN, of which there is none") {
+		t.Errorf("prefetch without a token: %d, %s", code, errs)
+	}
+	hub.Mu.Lock()
+	defer hub.Mu.Unlock()
+	if len(hub.Secrets) > 0 || strings.Contains(s.Log(), "hf_secret") {
+		t.Error("the token went elsewhere")
+	}
+}
+
 func TestPrefetchAtTheStart(t *testing.T) {
 	hub, _ := hubFor(t)
 	slowly(hub, 20<<20)
