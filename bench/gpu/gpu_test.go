@@ -57,10 +57,10 @@ func simulated(t *testing.T) options {
 	}
 }
 
-// onGPU gives the scene a GPU of its own.
-func (o options) onGPU(t *testing.T) options {
+// onGPU gives the scene GPUs of its own.
+func (o options) onGPU(t *testing.T, n int) options {
 	t.Helper()
-	tools, claims := withGPU(t)
+	tools, claims := withGPUs(t, n)
 	o.Tools, o.Command, o.Log = tools, slices.Concat(o.Command, []string{"--sim-gpu-dir", claims}), t.Logf
 	return o
 }
@@ -82,7 +82,7 @@ func (o options) inPython(t *testing.T) options {
 	if err := s.write(t.Context(), small); err != nil {
 		t.Fatal(err)
 	}
-	o.Model = small
+	o.Model, o.Even = small, small
 	return o
 }
 
@@ -93,8 +93,12 @@ func TestScenesWithTheSimulator(t *testing.T) {
 	for _, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			o := o.onGPU(t)
-			if s.name == "store" || s.name == "sharded" {
+			gpus := 1
+			if s.name == "two" || s.name == "beside" {
+				gpus = 2
+			}
+			o := o.onGPU(t, gpus)
+			if slices.Contains([]string{"store", "sharded", "two", "beside"}, s.name) {
 				o = o.inPython(t)
 			}
 			r, err := s.play(t.Context(), o)

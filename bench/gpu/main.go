@@ -127,6 +127,7 @@ type options struct {
 	Client string
 	Model  string // folder
 	Large  string // folder; see -large
+	Even   string // folder of a model that divides by two; empty: in the folder for temporary files, and made if it is not there
 	Out    string // absolute
 	// Vars are further variables for the gateway and its engines, each NAME=value.
 	Vars []string

@@ -30,7 +30,7 @@ type step struct {
 }
 
 // scenes are all there are, most important first.
-var scenes = []scene{coldScene, signalsScene, sleepScene, largeScene, swapScene, failuresScene, argumentsScene, storeScene, shardedScene}
+var scenes = []scene{coldScene, signalsScene, sleepScene, largeScene, swapScene, failuresScene, argumentsScene, storeScene, shardedScene, twoScene, besideScene}
 
 func find(name string) (scene, error) {
 	i := slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })

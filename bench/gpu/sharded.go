@@ -22,7 +22,7 @@ var shardedScene = scene{
 	steps: []step{
 		{name: "the first start cuts the weights up on its own GPU", vital: true, do: func(ctx context.Context, p *play) error {
 			if err := coldStart("cut")(ctx, p); err != nil {
-				return errors.Join(err, p.cutLog())
+				return errors.Join(err, p.cutLog("cut"))
 			}
 			if err := p.readsBelow(ctx, "cut", storeDir+"/models--sharded--"+filepath.Base(p.Model)); err != nil {
 				return err
@@ -148,8 +148,8 @@ func (p *play) cutFigure() error {
 }
 
 // cutLog is the end of what SGLang said while it cut, as an error.
-func (p *play) cutLog() error {
-	return errors.New("its log ends with: " + tail(filepath.Join(p.gateway.stateDir(), "logs", "shard-cut.log")))
+func (p *play) cutLog(name string) error {
+	return errors.New("its log ends with: " + tail(filepath.Join(p.gateway.stateDir(), "logs", "shard-"+name+".log")))
 }
 
 // refusesShards asks check what it makes of a replica with more ranks than the weights are cut for.
