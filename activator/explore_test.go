@@ -212,7 +212,7 @@ func scenarios() []*scenario {
 			name: "no room for one more", tenants: []string{"a"}, budget: budget{scale: 2, deny: 1, yield: 1}, scaleTo: 2, ledger: true, unwanted: true, config: exploreConfig(2, 1),
 		},
 		{
-			name: "one more fails", tenants: []string{"a", "a"}, budget: budget{scale: 1, startFail: 1, crash: 1}, scaleTo: 2, mayFail: true, permanent: true, config: exploreConfig(2, 1),
+			name: "one more fails", tenants: []string{"a"}, budget: budget{scale: 1, startFail: 1, crash: 1}, scaleTo: 2, mayFail: true, permanent: true, config: exploreConfig(2, 1),
 		},
 		{
 			name: "scale and update", tenants: []string{"a"}, budget: budget{scale: 2, update: 1}, scaleTo: 2, config: with(exploreConfig(2, 1), func(c *Config) { c.Min, c.Surge = 1, true }),

@@ -45,7 +45,7 @@ func (m *machine) onFenced(s *slot, e event, now moment) bool {
 		return true
 	}
 	if s.preempt {
-		m.counters.Preemptions++
+		m.preempted()
 		m.answerPreemptor(s, nil)
 		m.stop(s, true, now, "preempted")
 		return true
@@ -175,10 +175,10 @@ func (m *machine) onPreempt(e event, now moment) {
 	case m.awakeWithout(s) < m.config.Min || s.work != workNone || s.preempt || m.queue.len() > 0 && !e.ok:
 		err = ErrBusy
 	case s.state == Asleep:
-		m.counters.Preemptions++
+		m.preempted()
 		m.stop(s, true, now, "preempted")
 	case s.state == Ready && s.look == lookNone && e.ok:
-		m.counters.Preemptions++
+		m.preempted()
 		s.look = lookClose
 		m.emit(effect{kind: effClose, id: s.id})
 	case s.state == Ready && s.look == lookNone:
@@ -189,6 +189,12 @@ func (m *machine) onPreempt(e event, now moment) {
 		err = ErrBusy
 	}
 	m.emit(effect{kind: effReply, reply: e.reply, err: err})
+}
+
+// preempted: somebody else gets the devices. It is known that there are none for one more than there must be.
+func (m *machine) preempted() {
+	m.counters.Preemptions++
+	m.tight = true
 }
 
 func (m *machine) answerPreemptor(s *slot, err error) {

@@ -153,3 +153,27 @@ func TestReplicasOutliveTheGateway(t *testing.T) {
 		t.Errorf("%d starts by the second gateway", n)
 	}
 }
+
+// On three GPUs a busy model has as many replicas as there is room for beside another one, and no fight over the last.
+func TestReplicasTakeOnlyFreeGPUs(t *testing.T) {
+	g := withGPUs(t, 3)
+	s := serve(t, config(
+		simModel(t, "m", "resources: {gpu: 1}\nscaling: {replicas: [0, 4], metric: {concurrency: 2}, window: 2s, scaledown_after: 3s}", "--sim-start", "300ms", "--sim-itl", "10ms", "--sim-gpu-dir", g.dir),
+		g.model("other", "1", "")))
+	stop := s.crowd(8, func(a answer, marker string, stream bool) bool { return a.wants(t, marker, stream) })
+	s.Until(60*time.Second, "all GPUs are taken", func() bool { return s.ready() == 3 })
+	time.Sleep(2 * time.Second)
+	if m := s.model("m"); m.Scaling == nil || m.Scaling.Reason != "devices" || m.Scaling.Want != 3 || m.Starts != 3 || m.Failure != nil {
+		t.Errorf("got %+v, %+v", m, m.Scaling)
+	}
+	s.ask(t.Context(), "a", "other", "whose GPU is that", false).wants(t, "whose GPU is that", false)
+	time.Sleep(3 * time.Second)
+	g.consistent(s)
+	if m, other := s.model("m"), s.model("other"); s.ready() != 2 || other.State != "ready" || m.Starts != 3 || m.Preemptions != 1 || m.Failure != nil {
+		t.Errorf("%d replicas serve beside one that is %s: got %+v", s.ready(), other.State, m)
+	}
+	stop()
+	if n := g.most.Load(); n > 3 {
+		t.Errorf("%d engines at once on three GPUs", n)
+	}
+}
