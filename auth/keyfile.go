@@ -184,6 +184,14 @@ func readKeys(path string) ([]Key, error) {
 	if len(data) > maxFileBytes {
 		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxFileBytes>>20)
 	}
+	if keys, ok := readPlain(data); ok {
+		return keys, nil
+	}
+	return parseKeys(path, data)
+}
+
+// parseKeys reads a file of any form.
+func parseKeys(path string, data []byte) ([]Key, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true) // a limit that this release does not know must not be taken for none
 	var doc document
