@@ -33,6 +33,8 @@ type Hub struct {
 	repo string
 	base string // endpoint without a final slash
 	web  *web
+	// backoff is the first wait before a page of a listing is asked for again; tests shorten it.
+	backoff time.Duration
 
 	mu        sync.Mutex // guards the fields below
 	locations map[string]string
@@ -56,7 +58,7 @@ func NewHub(o HubOptions) (*Hub, error) {
 	}
 	return &Hub{
 		repo: o.Repo, base: strings.TrimRight(base.String(), "/"), web: newWeb(base, o.Token, o.Connections),
-		locations: map[string]string{}, asking: map[string]chan struct{}{},
+		backoff: time.Second, locations: map[string]string{}, asking: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -102,7 +104,13 @@ func (h *Hub) List(ctx context.Context, revision string) (Listing, error) {
 				Size int64
 			}
 		}
-		header, err := h.getJSON(ctx, next, &page)
+		var header http.Header
+		// Page by page, because a hundred pages that must all come at once would not come from a hub that is busy.
+		err := retry(ctx, h.backoff, func() (_ bool, err error) {
+			page = nil
+			header, err = h.getJSON(ctx, next, &page)
+			return false, err
+		})
 		if err != nil {
 			return Listing{}, fmt.Errorf("listing %s: %w", h.repo, err)
 		}

@@ -41,7 +41,7 @@ func retry(ctx context.Context, base time.Duration, op func() (progress bool, er
 			tries, wait = 0, base/10 // a server that ends connections after some bytes need not be waited for
 		}
 		if tries >= maxTries {
-			return fmt.Errorf("gave up after %d tries: %w", tries, err)
+			return &gaveUpError{tries, err}
 		}
 		pause := wait
 		if status, ok := errors.AsType[*StatusError](err); ok && status.RetryAfter > 0 {
@@ -59,8 +59,22 @@ func retry(ctx context.Context, base time.Duration, op func() (progress bool, er
 	}
 }
 
+// gaveUpError ends retry, also one around it: seven times seven tries would help nobody.
+type gaveUpError struct {
+	tries int
+	err   error
+}
+
+func (e *gaveUpError) Error() string {
+	return fmt.Sprintf("gave up after %d tries: %v", e.tries, e.err)
+}
+func (e *gaveUpError) Unwrap() error { return e.err }
+
 // temporary says whether asking again may help: what the network did, not what the server or the disk decided.
 func temporary(err error) bool {
+	if _, ok := errors.AsType[*gaveUpError](err); ok {
+		return false
+	}
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.temporary()
 	}

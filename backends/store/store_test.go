@@ -37,6 +37,7 @@ func hubSource(t *testing.T, hub *hubtest.Hub) *Hub {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	s.backoff = time.Millisecond
 	return s
 }
 

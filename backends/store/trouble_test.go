@@ -268,3 +268,39 @@ func TestHubThatSpeaksOtherwiseOfFiles(t *testing.T) {
 		})
 	}
 }
+
+// TestPagesOfAListingAreRetriedOneByOne has the second page fail, after which the first need not come again.
+func TestPagesOfAListingAreRetriedOneByOne(t *testing.T) {
+	asked := map[string]int{} // by page; requests come one after another
+	var hub *httptest.Server
+	hub = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/revision/") {
+			fmt.Fprintf(w, `{"sha":%q}`, strings.Repeat("a", 40))
+			return
+		}
+		page := r.URL.Query().Get("cursor")
+		asked[page]++
+		if page == "2" && asked[page] < 3 {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		if page == "" {
+			w.Header().Set("Link", fmt.Sprintf(`<%s%s?cursor=2>; rel="next"`, hub.URL, r.URL.Path))
+		}
+		fmt.Fprintf(w, `[{"type":"file","path":"file%s","size":0,"oid":%q}]`, page, hubtest.GitOID(nil))
+	}))
+	defer hub.Close()
+	src, err := NewHub(HubOptions{Repo: "org/model", Endpoint: hub.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	src.backoff = time.Millisecond
+	list, err := src.List(t.Context(), "")
+	if err != nil || len(list.Files) != 2 {
+		t.Errorf("got %+v, %v", list, err)
+	}
+	if asked[""] != 1 || asked["2"] != 3 {
+		t.Errorf("pages were asked for so often: %v", asked)
+	}
+}

@@ -80,6 +80,8 @@ func (w *web) do(ctx context.Context, method, address string, header http.Header
 		if resp.StatusCode < 300 || resp.StatusCode > 399 || location == "" {
 			return resp, first, nil
 		}
+		// The few words of a redirect are read, so that its connection can be used again.
+		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 		resp.Body.Close()
 		if target, err = target.Parse(location); err != nil {
 			return nil, nil, fmt.Errorf("a redirect to no address: %w", withoutQuery(err))
