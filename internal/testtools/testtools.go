@@ -58,7 +58,17 @@ func cacheDir(t testing.TB) string {
 // needs too, or a later day brings other versions.
 func Python(t testing.TB, requirements ...string) string {
 	t.Helper()
-	opts := venv.Options{CacheDir: cacheDir(t), Name: "python", Requirements: requirements}
+	return python(t, venv.Options{CacheDir: cacheDir(t), Name: "python", Requirements: requirements})
+}
+
+// PythonAlone is Python without what the requirements need: for packages that are read and not run.
+func PythonAlone(t testing.TB, requirements ...string) string {
+	t.Helper()
+	return python(t, venv.Options{CacheDir: cacheDir(t), Name: "python", Requirements: requirements, NoDeps: true})
+}
+
+func python(t testing.TB, opts venv.Options) string {
+	t.Helper()
 	skipIfShort(t, "python", venv.Ready(opts))
 	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
 	defer cancel()
