@@ -129,7 +129,7 @@ func (m *model) weights() {
 		}
 	case python.Text:
 		m.put("model_path", str(string(value)), "")
-		if strings.Contains(string(value), "://") {
+		if scheme, _, remote := strings.Cut(string(value), "://"); remote && !slices.Contains([]string{"s3", "https", "http"}, scheme) {
 			m.note(true, "model_path: copy the weights from %s to this machine and give their folder", value)
 		}
 	case *python.Call:
@@ -139,6 +139,7 @@ func (m *model) weights() {
 			return
 		}
 		m.put("model_hf_path", str(repo), "which the file prefetches")
+		m.put("prefetch", scalar("!!bool", "true"), "")
 	default:
 		m.unknown("model_path", value)
 	}
