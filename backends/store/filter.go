@@ -14,6 +14,11 @@ type Filter struct {
 	Exclude []string
 }
 
+// WeightFiles are patterns of the files that hold weights, in any form. What they leave over is small: configuration, tokenizer, code.
+var WeightFiles = []string{
+	"*.safetensors", "*.bin", "*.pt", "*.pth", "*.tensors", "*.gguf", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data",
+}
+
 // choose returns the chosen files in their order. The filter has been checked.
 func (f Filter) choose(files []File) []File {
 	include, _ := compile(f.Include) // check has seen that they compile

@@ -87,6 +87,14 @@ func parseAddress(scheme, text string) (Origin, error) {
 	return Origin{Kind: kind, Text: plain, Name: nameFor(u.Hostname(), path.Base("/"+u.Path), plain)}, nil
 }
 
+// Raw is the address as an engine takes it: Text of an address is written as a URL, and names in buckets are not.
+func (o Origin) Raw() string {
+	if raw, err := url.PathUnescape(o.Text); err == nil && o.Kind == FromS3 {
+		return raw
+	}
+	return o.Text
+}
+
 var notInRepo = regexp.MustCompile(`[^A-Za-z0-9_.]+|-{2,}|\.{2,}`)
 
 // nameFor makes a name that CheckRepo accepts: a place, the last part of a path for people, and eight digits of the whole for uniqueness.

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"pilotlight/backends"
 	"pilotlight/backends/sglang/installed"
@@ -35,7 +35,7 @@ type Plan struct {
 
 // String is the plan in words.
 func (p Plan) String() string {
-	return fmt.Sprintf("%d files of weights, %d bytes, by runai-model-streamer %s; credentials: %s", p.Files, p.Bytes, p.Loader, p.Identity)
+	return fmt.Sprintf("%s in %d files, by runai-model-streamer %s; credentials: %s", humanize.IBytes(uint64(p.Bytes)), p.Files, p.Loader, p.Identity)
 }
 
 // Check finds out whether spec's engine can stream its weights: whether its Python has the loader, credentials are there, the bucket answers,
@@ -134,12 +134,4 @@ func unreachable(err error) *backends.Failure {
 		}
 	}
 	return f
-}
-
-// Raw is the address that an engine gets, from the text of a store.Origin, which is written as a URL.
-func Raw(origin string) string {
-	if raw, err := url.PathUnescape(origin); err == nil {
-		return strings.TrimRight(raw, "/")
-	}
-	return origin
 }

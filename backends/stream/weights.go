@@ -14,12 +14,6 @@ import (
 	"pilotlight/backends/store"
 )
 
-// WeightFiles are patterns of the files that a streaming engine needs no copy of: the weights in the form that is streamed, and in those that
-// are not.
-var WeightFiles = []string{
-	"*.safetensors", "*.bin", "*.pt", "*.pth", "*.tensors", "*.gguf", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data",
-}
-
 const suffix = ".safetensors"
 
 // errUnfit is a folder that the loader cannot load a model from.
@@ -43,7 +37,7 @@ func chosen(list store.Listing) (files []store.File, err error) {
 			files = append(files, f)
 		case strings.HasSuffix(f.Path, suffix):
 			below = append(below, f.Path)
-		case slices.ContainsFunc(WeightFiles, func(pattern string) bool { ok, _ := path.Match(pattern, base); return ok }):
+		case slices.ContainsFunc(store.WeightFiles, func(pattern string) bool { ok, _ := path.Match(pattern, base); return ok }):
 			other = append(other, f.Path)
 		}
 	}

@@ -45,6 +45,11 @@ type Request struct {
 // Held are weights that stay until Close.
 type Held struct {
 	store.Snapshot
+	// Address is what an engine gets for a model path in place of Path: where it streams its weights from; empty: it reads them from Path.
+	Address string
+	// Env are variables that the engine needs for that.
+	Env map[string]string
+
 	use *store.Use
 }
 
@@ -187,17 +192,31 @@ func (k *Keeper) Fetch(ctx context.Context, r Request) (store.Snapshot, error) {
 	if err != nil {
 		return store.Snapshot{}, err
 	}
-	if r.Progress == nil {
-		r.Progress = func(store.Progress) {}
-	}
-	if err := k.store.Push(ctx, found, q.revision, r.Progress); err != nil {
-		return store.Snapshot{}, failure(err, false)
+	if err := k.push(ctx, q, r, found); err != nil {
+		return store.Snapshot{}, err
 	}
 	return found, nil
 }
 
 // logEvery is how often the log is told how far a download is.
 const logEvery = 30 * time.Second
+
+// Share gives weights that are held to the store's remote, if there is one; what that has already is not sent again. The error is a
+// *backends.Failure.
+func (k *Keeper) Share(ctx context.Context, r Request, h *Held) error {
+	q, err := k.resolve(r.Weights)
+	if err != nil {
+		return err
+	}
+	return k.push(ctx, q, r, h.Snapshot)
+}
+
+func (k *Keeper) push(ctx context.Context, q want, r Request, found store.Snapshot) error {
+	if err := k.store.Push(ctx, found, q.revision, r.Progress); err != nil {
+		return failure(err, false)
+	}
+	return nil
+}
 
 // fetch asks the store's remote before the origin; fresh: after the origin was asked what the revision stands for.
 func (k *Keeper) fetch(ctx context.Context, q want, r Request, fresh bool) (_ store.Snapshot, err error) {

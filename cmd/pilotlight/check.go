@@ -31,13 +31,17 @@ func checkCommand() *cobra.Command {
 		Use:   "check -c FILE",
 		Short: "Check a configuration file and show what it means",
 		Long: `Check a configuration file and print the resolved models, their launch commands (secrets masked), warnings and advice.
-No engine is started; the Python of each SGLang command is asked which release it has. Exit status: 0 when the file can be served, 2 with every problem listed when it cannot.`,
+No engine is started; the Python of each SGLang command is asked which release it has, and of each that streams its weights (stream_model), which
+loader; the object store of the latter is asked, too. Exit status: 0 when the file can be served, 2 with every problem listed when it cannot.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := source().Load(file)
 			if err != nil {
 				return usageError{err}
 			}
 			if err := config.Describe(c.OutOrStdout(), conf, process.Preview, learned(c, conf.StateDir), stored(conf)); err != nil {
+				return err
+			}
+			if err := printStreams(c.Context(), c.OutOrStdout(), conf); err != nil {
 				return err
 			}
 			return printDevices(c.Context(), c.OutOrStdout(), conf)

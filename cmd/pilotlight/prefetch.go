@@ -16,6 +16,7 @@ import (
 
 	"pilotlight/backends"
 	"pilotlight/backends/store"
+	"pilotlight/backends/store/s3"
 	"pilotlight/backends/weights"
 	"pilotlight/internal/app"
 	"pilotlight/internal/config"
@@ -33,11 +34,13 @@ func (f *storeFlags) add(c *cobra.Command) {
 func (f *storeFlags) open(log *slog.Logger) (*store.Store, *config.Config, error) {
 	var conf *config.Config
 	options := store.Options{Path: f.path, Logger: log}
+	var remote string
 	if f.file != "" {
 		var err error
 		if conf, err = config.Load(f.file, os.LookupEnv); err != nil {
 			return nil, nil, usageError{err}
 		}
+		remote = conf.Store.Remote
 		if options.MaxBytes = conf.Store.MaxBytes; options.Path == "" {
 			options.Path = conf.Store.Path
 		}
@@ -47,6 +50,14 @@ func (f *storeFlags) open(log *slog.Logger) (*store.Store, *config.Config, error
 	}
 	if options.Path == "" {
 		return nil, nil, usageError{errors.New("there is no place for a store, because HOME is not set; give --store PATH")}
+	}
+	if remote != "" {
+		// It holds idle connections until this process ends, which is soon.
+		r, err := s3.OpenRemote(context.Background(), remote, os.LookupEnv, 0)
+		if err != nil {
+			return nil, nil, usageError{fmt.Errorf("store.remote: %w", err)}
+		}
+		options.Remote = r
 	}
 	s, err := store.New(options)
 	return s, conf, err
@@ -72,6 +83,8 @@ transformers and engines find the model in it. model_path: store:NAME serves it;
 has it; --engine-args are SGLang's arguments of the replicas that will load the parts, as in extra_args. It takes N GPUs: those of
 CUDA_VISIBLE_DEVICES, or N of the kind that --accelerator names. The parts' folder is printed on a second line. A running gateway does not know of this use
 of its GPUs; its models' own prefetch.shard has a replica's start do it, on the GPUs that it was given.
+
+A configuration's store.remote is asked before SOURCE for what a revision holds, and given what is fetched.
 
 With --all everything is fetched that the configuration wants prefetched: its prefetch list, and models with prefetch: true.
 

@@ -21,6 +21,7 @@ import (
 	"pilotlight/backends/gpu"
 	"pilotlight/backends/process"
 	"pilotlight/backends/static"
+	"pilotlight/backends/store/s3"
 	"pilotlight/backends/weights"
 	"pilotlight/gateway"
 	"pilotlight/internal/config"
@@ -57,6 +58,7 @@ type App struct {
 	static    *static.Driver
 	keeper    *weights.Keeper // nil: there is no store
 	cutter    *Cutter         // nil: as keeper
+	remote    *s3.Remote      // of the store; nil: it has none
 	prefetch  *prefetcher
 	ledger    *ledger.Ledger // nil: GPUs are not shared out
 	noDevices error          // why it is not known which GPUs there are
@@ -146,6 +148,7 @@ func Start(ctx context.Context, o Options) (_ *App, err error) {
 	if err = a.openStore(c.Store, c.StateDir); err != nil {
 		return nil, err
 	}
+	undo = append(undo, a.closeRemote)
 	a.prefetch = newPrefetcher(a.keeper, a.log)
 	undo = append(undo, a.prefetch.close)
 	a.static = static.New(static.Options{Logger: a.log})

@@ -158,7 +158,7 @@ func (p *prefetcher) fetch(ctx context.Context, item *prefetching, w backends.We
 	if err != nil {
 		return err
 	}
-	held, err := p.keeper.Hold(ctx, weights.Request{Weights: w, Who: "a prefetch", Env: env, Progress: func(now store.Progress) {
+	request := weights.Request{Weights: w, Who: "a prefetch", Env: env, Progress: func(now store.Progress) {
 		p.set(item, func(s *PrefetchState) {
 			s.State, s.Failure = "downloading", nil
 			if now.Phase == store.Asking {
@@ -167,7 +167,11 @@ func (p *prefetcher) fetch(ctx context.Context, item *prefetching, w backends.We
 			s.Percent, s.Bytes, s.BytesDone = min(99, 100*now.Fraction()), now.Bytes, now.BytesDone
 			s.Rate, s.ETA, s.Detail = now.Rate, now.ETA.Seconds(), weights.Detail(now)
 		})
-	}})
+	}}
+	held, err := p.keeper.Hold(ctx, request)
+	if err == nil && held != nil {
+		err = p.keeper.Share(ctx, request, held)
+	}
 	return errors.Join(err, held.Close())
 }
 

@@ -48,6 +48,7 @@ func (a *App) Shutdown(ctx context.Context, step func(n, of int, what string)) e
 	models := a.closeModels(ctx)
 	wg.Wait()
 	a.prefetch.close()
+	a.closeRemote()
 	a.endGuards()
 	a.guards.Wait()
 	a.closeLedger()

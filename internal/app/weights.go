@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"pilotlight/activator"
 	"pilotlight/backends"
 	"pilotlight/backends/store"
+	"pilotlight/backends/store/s3"
 	"pilotlight/backends/weights"
 	"pilotlight/internal/config"
 )
@@ -21,7 +23,15 @@ func (a *App) openStore(c config.Store, stateDir string) error {
 	if c.Path == "" {
 		return nil
 	}
-	s, err := store.New(store.Options{Path: c.Path, MaxBytes: c.MaxBytes, Logger: a.log})
+	o := store.Options{Path: c.Path, MaxBytes: c.MaxBytes, Logger: a.log}
+	if c.Remote != "" {
+		remote, err := s3.OpenRemote(context.Background(), c.Remote, os.LookupEnv, 0)
+		if err != nil {
+			return fmt.Errorf("store.remote: %w", err)
+		}
+		a.remote, o.Remote = remote, remote
+	}
+	s, err := store.New(o)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
@@ -77,14 +87,18 @@ func (l *launcher) hold(ctx context.Context, id uint64, progress func(activator.
 	if err != nil {
 		return nil, err
 	}
-	return l.keeper.Hold(ctx, weights.Request{
+	request := weights.Request{
 		Weights: l.spec.Weights, Who: fmt.Sprintf("%s replica %d", l.spec.Model, id), Env: env,
 		Progress: func(p store.Progress) {
 			progress(activator.Progress{
 				Phase: string(backends.PhaseDownload), Share: p.Fraction(), Percent: min(99, 100*p.Fraction()), Detail: weights.Detail(p), Left: p.ETA,
 			})
 		},
-	})
+	}
+	if l.spec.Stream {
+		return l.holdStreamed(ctx, request)
+	}
+	return l.keeper.Hold(ctx, request)
 }
 
 // Variables are those that hold for a model: its secrets and its own before the gateway's. The error is a *backends.Failure.
@@ -116,12 +130,16 @@ func place(on *backends.Placement, spec *backends.Spec, held *weights.Held) {
 	if held == nil {
 		return
 	}
-	on.ModelPath = held.Path
+	on.ModelPath, on.Env = held.Path, map[string]string{}
+	if held.Address != "" {
+		on.ModelPath = held.Address
+	}
+	maps.Copy(on.Env, held.Env)
 	if f := held.File(); f != nil {
 		on.Files = append(on.Files, f)
 	}
 	if !asksHub(spec) {
-		on.Env = map[string]string{"HF_HUB_OFFLINE": "1"} // what is here is whole, and a hub that is away must not delay a start
+		on.Env["HF_HUB_OFFLINE"] = "1" // what is here is whole, and a hub that is away must not delay a start
 	}
 }
 

@@ -26,6 +26,9 @@ func (d *describer) store() {
 		limit = "at most " + humanize.IBytes(uint64(n))
 	}
 	d.line(0, "store        %s, %s", d.config.Store.Path, limit)
+	if d.config.Store.Remote != "" {
+		d.line(0, "remote       %s, asked first, and given what is prefetched", d.config.Store.Remote)
+	}
 	for _, p := range d.config.Prefetch {
 		d.line(0, "prefetch     %s%s", described(p.Weights), d.presence(p.Weights, "fetched when the gateway starts"))
 	}
@@ -41,6 +44,11 @@ func (d *describer) weights(m *Model) {
 		return
 	}
 	otherwise := "fetched before the first start"
+	if m.Spec.Stream {
+		d.line(1, "weights      streamed from %s to the device, without a copy on disk", m.Spec.ModelPath)
+		d.line(1, "other files  of the same place%s", d.presence(m.Spec.Weights, otherwise))
+		return
+	}
 	switch {
 	case w.IfPresent:
 		otherwise = "the engine fetches them itself"

@@ -14,13 +14,8 @@ func (r *reader) laterTopLevel(f fields) {
 	}
 }
 
-// laterModel type-checks and refuses a model's fields of later releases. Values that ask for what happens
-// anyway (stream_model: false, prefetch: false) pass.
+// laterModel type-checks and refuses a model's fields of later releases.
 func (r *reader) laterModel(f fields) {
-	// Flyte's default is true, and means nothing for models from Hugging Face, as here.
-	if v := f.get("stream_model"); v.boolean(false) && !f.get("model_hf_path").given() {
-		v.later("write stream_model: false; weights are read from local disk")
-	}
 	if v := f.get("image"); v.given() {
 		v.text("")
 		v.later("leave it out; the process backend runs what is installed on this machine")

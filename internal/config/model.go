@@ -104,6 +104,7 @@ func (r *reader) model(v value, c *Config) modelFields {
 	gpuKnown := gpu.given() && (m.Resources.GPU.Count > 0 || gpu.node.Value == "0") // not if it was wrong
 	r.checkArgs(&m, f, command, gpuKnown)
 	r.source(&m, f, command, c)
+	r.stream(&m, f)
 	r.sharing(&m, f, gpu)
 	r.checkMemory(&m, gpu, f.get("extra_args"))
 	r.sleep(&m, scaling, f.get("gpu_share"))

@@ -17,6 +17,8 @@ import (
 type Store struct {
 	Path     string // absolute; empty: nowhere is known, and nothing is kept
 	MaxBytes int64  // of all models together; 0: as much as the disk has
+	// Remote is the address of an object store's folder that several stores share, asked before a model's source; empty: none.
+	Remote string
 }
 
 // Prefetch is a model that is fetched when the gateway starts.
@@ -44,8 +46,15 @@ func (r *reader) store(c *Config, v value) {
 	c.Store.MaxBytes = f.get("max_bytes").size(0, leastResource)
 	r.kept = c.Store
 	if remote := f.get("remote"); remote.given() {
-		remote.expandable(false)
-		remote.later("leave it out; prefetch from s3://bucket/prefix")
+		text, _, ok := remote.expandable(false)
+		if !ok {
+			return
+		}
+		if o, err := store.ParseOrigin(text, "/"); err != nil || o.Kind != store.FromS3 {
+			remote.asSecret().fail("is not the address of an object store's folder", "write s3://bucket/prefix; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+		} else {
+			c.Store.Remote = o.Raw()
+		}
 	}
 }
 

@@ -3,19 +3,14 @@ package s3
 import (
 	"context"
 	"fmt"
-	"net/url"
 
 	"pilotlight/backends/store"
 )
 
 // Open is for store.Access: the source of an origin s3://…, reached as a.Env says.
 func Open(o store.Origin, a store.Access) (store.Opened, error) {
-	address, err := url.PathUnescape(o.Text) // an origin's text is written as a URL, and a bucket's keys are not
-	if err != nil {
-		return nil, err
-	}
 	// Finding credentials may ask a service of this machine's, for two seconds at most.
-	return open(context.Background(), address, a.Env, a.Connections)
+	return open(context.Background(), o.Raw(), a.Env, a.Connections)
 }
 
 func open(ctx context.Context, address string, env func(string) (string, bool), connections int) (*Bucket, error) {
