@@ -386,8 +386,10 @@ func TestRightToTokens(t *testing.T) {
 }
 
 func TestKeyHasItsOwnGrant(t *testing.T) {
-	e := limited(t, tenants.Policy{Limits: limits.Limits{RequestsPerMinute: 9}}, says(200, "application/json", usedAnswer))
-	e.gateway.keys = grantingKeys{&auth.Grant{Models: []string{"alias"}, Limits: limits.Limits{RequestsPerMinute: 1}}}
+	e := newEdge(t, edgeOptions{model: Model{RequiresAuth: true, Aliases: []string{"alias"}},
+		keys:  grantingKeys{&auth.Grant{Models: []string{"alias"}, Limits: limits.Limits{RequestsPerMinute: 1}}},
+		rules: tenants.Rules{Tenants: []tenants.Policy{{Name: "a", Limits: limits.Limits{RequestsPerMinute: 9}}}},
+	}, says(200, "application/json", usedAnswer))
 	for _, tt := range []struct {
 		model  string
 		status int

@@ -130,7 +130,8 @@ type edgeOptions struct {
 	start    func(ctx context.Context, n int, progress func(activator.Progress)) error
 	more     []*Model
 	rules    tenants.Rules
-	noEngine bool // the engine's address refuses connections
+	keys     Identifier // nil: fakeKeys
+	noEngine bool       // the engine's address refuses connections
 	// engineBuffer is what the engine's sockets hold in bytes; 0: as much as the kernel likes, which is megabytes.
 	engineBuffer int
 	secure       bool // clients encrypt
@@ -195,6 +196,9 @@ func newEdge(t testing.TB, o edgeOptions, handler http.Handler) *edge {
 		t.Fatal(err)
 	}
 	options.Tenants = registry
+	if o.keys != nil {
+		options.Keys = o.keys
+	}
 	e := &edge{t: t, launcher: l, log: rec, client: http.DefaultClient}
 	if o.secure {
 		var certificate tls.Certificate
