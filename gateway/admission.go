@@ -23,6 +23,7 @@ type admission struct {
 	reservation limits.Reservation
 	held        bool
 	work        work
+	choices     int64        // answers, if any
 	setMost     jsonbody.Key // the member that says so, if most > 0
 	most        int64        // tokens of an answer, to be written into a request that names no number; 0: it stays as it is
 	hide        bool         // the client has not asked for usage: we have
@@ -110,12 +111,14 @@ func (x *exchange) measure(caller *tenants.Caller) *apiError {
 		if err != nil {
 			return bodyError(err)
 		}
+		a.choices = 1
 		if ok && n > 1 {
-			a.work.answer *= min(n, 1<<16)
+			a.choices = min(n, 1<<16)
 		}
 		if x.route.metric == "completions" { // each prompt has answers of its own
-			a.work.answer *= int64(x.fields.Several(jsonbody.Prompt, 1<<12))
+			a.choices *= int64(x.fields.Several(jsonbody.Prompt, 1<<12))
 		}
+		a.work.answer *= a.choices
 		a.hide = x.stream && x.route.api == apiOpenAI && !x.fields.IncludeUsage()
 	}
 	if most := caller.MaxContext(); most > 0 && a.work.prompt+a.work.answer > most {
@@ -213,6 +216,9 @@ func (x *exchange) settle(answered bool, now time.Time) {
 		a.used.Prompt = a.work.prompt
 	default:
 		a.used = sse.Usage{Prompt: a.work.prompt, Completion: a.work.answer}
+	}
+	if a.told && answered && x.route.stream {
+		a.caller.Learn(a.used.Completion / max(a.choices, 1))
 	}
 	a.reservation.Settle(a.used.Prompt+a.used.Completion, now)
 	a.caller.Used(a.used.Prompt, a.used.Completion)

@@ -55,8 +55,16 @@ func (c *Caller) MaxTokens() int64 {
 // MaxContext is Rights.MaxContext.
 func (c *Caller) MaxContext() int64 { return c.rights.MaxContext }
 
-// Answer is how many tokens are reserved for an answer whose request names no limit.
-func (c *Caller) Answer() int64 { return c.rules.answer }
+// Answer is how many tokens are reserved for an answer whose request names no limit; see Rules.Answer.
+func (c *Caller) Answer() int64 {
+	if c.rules.rules.Answer != 0 {
+		return c.rules.rules.Answer
+	}
+	if learned := c.usage.expected(); learned != 0 {
+		return learned
+	}
+	return DefaultAnswer
+}
 
 // Priority and Weight are those of Rights.
 func (c *Caller) Priority() int { return c.rights.Priority }
@@ -89,6 +97,9 @@ func (c *Caller) Admit(r *limits.Reservation, model *limits.Account, from netip.
 
 // Refused counts a request that Reservation.Wake refused.
 func (c *Caller) Refused(kind limits.Kind) { c.usage.refused(kind) }
+
+// Learn takes the length of an answer into account for what the tenant's next ones are expected to be.
+func (c *Caller) Learn(tokens int64) { c.usage.learn(tokens) }
 
 // Used counts the tokens of a request that was served.
 func (c *Caller) Used(prompt, completion int64) {

@@ -29,8 +29,7 @@ type Registry struct {
 type accepted struct {
 	rules     Rules
 	tenants   map[string]*Policy
-	everybody *Policy // never nil
-	answer    int64
+	everybody *Policy           // never nil
 	total     *limits.Account   // nil: no limits
 	anonymous *limits.Addresses // nil: no limits
 	wrong     *limits.Addresses
@@ -50,7 +49,7 @@ func (r *Registry) Adjust(rules Rules) error {
 	if err := rules.validate(); err != nil {
 		return err
 	}
-	a := &accepted{rules: rules, tenants: map[string]*Policy{}, everybody: &Policy{Name: Everybody}, answer: rules.Answer}
+	a := &accepted{rules: rules, tenants: map[string]*Policy{}, everybody: &Policy{Name: Everybody}}
 	for i := range rules.Tenants {
 		p := &rules.Tenants[i]
 		if p.Name == Everybody {
@@ -58,9 +57,6 @@ func (r *Registry) Adjust(rules Rules) error {
 		} else {
 			a.tenants[p.Name] = p
 		}
-	}
-	if a.answer == 0 {
-		a.answer = DefaultAnswer
 	}
 	wrong := rules.WrongKeys
 	if wrong == 0 {

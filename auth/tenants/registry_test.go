@@ -151,6 +151,36 @@ func TestAdjustKeepsWhatWasUsed(t *testing.T) {
 	}
 }
 
+// Where a request does not say how long its answer may be, what is reserved follows what the tenant's answers have been.
+func TestExpectedAnswer(t *testing.T) {
+	r := registry(t, Rules{Tenants: []Policy{{Name: "a"}, {Name: "b"}}})
+	a, b := r.of("a", "k", nil), r.of("b", "l", nil)
+	if a.Answer() != DefaultAnswer {
+		t.Errorf("at first %d", a.Answer())
+	}
+	a.Learn(100)
+	if got := a.Answer(); got != 300 { // 100 + 4 · 50
+		t.Errorf("after one answer %d, want 300", got)
+	}
+	for range 200 {
+		a.Learn(100)
+	}
+	if got := a.Answer(); got < 100 || got > 101 {
+		t.Errorf("after many equal ones %d", got)
+	}
+	a.Learn(900) // the deviation grows by 200, the mean by 100
+	if got := a.Answer(); got < 999 || got > 1002 {
+		t.Errorf("after a long one %d, want 1000", got)
+	}
+	if b.Answer() != DefaultAnswer {
+		t.Errorf("another tenant: %d", b.Answer())
+	}
+	a.Learn(0)
+	if got := registry(t, Rules{Answer: 7, Tenants: []Policy{{Name: "a"}}}).of("a", "k", nil).Answer(); got != 7 {
+		t.Errorf("where the rules say it: %d", got)
+	}
+}
+
 func TestCacheSaltsAreApart(t *testing.T) {
 	rules := Rules{Tenants: []Policy{{Name: "a", Rights: Rights{CacheSalt: true}}, {Name: "b", Rights: Rights{CacheSalt: true}}, {Name: "c"}}}
 	r, other := registry(t, rules), registry(t, rules)

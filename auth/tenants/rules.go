@@ -15,7 +15,8 @@ const Everybody = "*"
 type Rules struct {
 	// Total limits all requests together.
 	Total limits.Limits
-	// Answer is how many tokens are reserved for an answer whose request names no limit. 0: DefaultAnswer.
+	// Answer is how many tokens are reserved for an answer whose request names no limit. 0: what few of the tenant's answers have exceeded
+	// lately (their mean and four mean deviations), and DefaultAnswer before the first.
 	Answer int64
 	// Models limits all requests for a model together, by its id.
 	Models map[string]limits.Limits

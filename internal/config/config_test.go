@@ -67,7 +67,7 @@ func TestDefaults(t *testing.T) {
 		StateDir: "/home/op/.local/state/pilotlight",
 		Store:    Store{Path: "/home/op/.cache/huggingface/hub"},
 		Devices:  Devices{Auto: true},
-		KeysFile: "/etc/pilotlight/keys.yaml", Tenants: tenants.Rules{Answer: tenants.DefaultAnswer, WrongKeys: tenants.DefaultWrongKeys},
+		KeysFile: "/etc/pilotlight/keys.yaml", Tenants: tenants.Rules{WrongKeys: tenants.DefaultWrongKeys},
 		Queue:  Queue{MaxRequests: 10_000, MaxBytes: 1 << 30},
 		Traces: Traces{Sample: 0.01, TrustClient: true},
 		Models: []Model{{

@@ -46,7 +46,7 @@ func (r *reader) tenants(c *Config, f, auth fields) {
 	total := f.get("limits").fields("requests_per_minute", "tokens_per_minute", "tokens_per_day", "tokens_per_month", "concurrent_requests",
 		"concurrent_cold_starts", "answer_tokens")
 	t.Total = total.limits()
-	t.Answer = total.get("answer_tokens").integer(tenants.DefaultAnswer, 1, maxLimit)
+	t.Answer = total.get("answer_tokens").integer(0, 1, maxLimit)
 	t.Anonymous = auth.get("anonymous").limits()
 	t.WrongKeys = auth.get("wrong_keys_per_minute").integer(tenants.DefaultWrongKeys, 1, maxLimit)
 	for _, v := range auth.get("trusted_proxies").items() {
