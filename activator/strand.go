@@ -15,6 +15,10 @@ type strandName struct {
 
 // strandFor finds the strand of a line's key, or makes it: it comes last in the present round.
 func (q *queue) strandFor(li int32, key string) int32 {
+	l := &q.lines[li]
+	if l.turn != none && q.strands[l.turn].name.key == key { // most tenants have one that waits
+		return l.turn
+	}
 	name := strandName{li, key}
 	if si, ok := q.keys[name]; ok {
 		return si
@@ -28,7 +32,6 @@ func (q *queue) strandFor(li int32, key string) int32 {
 	}
 	q.strands[si] = strand{name: name, head: none, tail: none, prev: si, next: si}
 	q.keys[name] = si
-	l := &q.lines[li]
 	if l.turn == none {
 		l.turn = si
 		return si

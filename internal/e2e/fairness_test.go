@@ -41,7 +41,17 @@ func (s *server) known(tenants ...string) {
 // TestTenantsShareAFullReplicaByWork: each of four tenants always has requests waiting, and they ask for very different things; what each is
 // served in tokens is alike.
 func TestTenantsShareAFullReplicaByWork(t *testing.T) {
-	s := serve(t, config(simModel(t, "shared", "scaling: {metric: {concurrency: 2}}", "--sim-ttft", "1ms", "--sim-itl", "100us")))
+	shares(t, map[string]int{"short": 1, "long": 1, "wordy": 1, "both": 1}, "")
+}
+
+// TestTenantsShareByTheirWeights is the same with weights.
+func TestTenantsShareByTheirWeights(t *testing.T) {
+	shares(t, map[string]int{"short": 4, "long": 1, "wordy": 2, "both": 3},
+		"tenants: [{name: short, weight: 4}, {name: wordy, weight: 2}, {name: both, weight: 3}]\n")
+}
+
+func shares(t *testing.T, weights map[string]int, rules string) {
+	s := serve(t, rules+config(simModel(t, "shared", "scaling: {metric: {concurrency: 2}}", "--sim-ttft", "1ms", "--sim-itl", "100us")))
 	ways := map[string]string{
 		"short": chatOf("shared", 2, 4), "long": chatOf("shared", 2, 60), "wordy": chatOf("shared", 60, 2), "both": chatOf("shared", 40, 40),
 	}
@@ -55,7 +65,7 @@ func TestTenantsShareAFullReplicaByWork(t *testing.T) {
 	for tenant, body := range ways {
 		key, count := s.Key(tenant), &atomic.Int64{}
 		served[tenant] = count
-		for range 10 {
+		for range 30 { // enough that some of them always wait, however slow the machine
 			clients.Go(func() {
 				for ctx.Err() == nil {
 					a := s.send(ctx, key, body, false)
@@ -74,9 +84,10 @@ func TestTenantsShareAFullReplicaByWork(t *testing.T) {
 	clients.Wait()
 	sum, squares := 0.0, 0.0
 	for tenant, n := range served {
-		t.Logf("%s: %d tokens", tenant, n.Load())
-		sum += float64(n.Load())
-		squares += float64(n.Load()) * float64(n.Load())
+		t.Logf("%s: %d tokens, weight %d", tenant, n.Load(), weights[tenant])
+		each := float64(n.Load()) / float64(weights[tenant])
+		sum += each
+		squares += each * each
 	}
 	if jain := sum * sum / squares / float64(len(served)); jain < 0.98 {
 		t.Errorf("Jain's index is %.4f", jain)
