@@ -25,6 +25,7 @@ type row struct {
 // result is all that one run saw.
 type result struct {
 	began time.Time
+	load  []string // the machine's load averages over a minute, before and after
 	rows  []row
 	peaks []peak
 }
@@ -59,6 +60,7 @@ func compare(ctx context.Context, o options) error {
 		{model: one("free-one", o.free*mib)},
 		{model: many("free-many", o.free*mib)},
 	}}
+	r.load = append(r.load, loadAverage())
 	var large []model
 	if o.large > 0 {
 		large = []model{one("large-eighth", o.large*mib/8), one("large", o.large*mib)}
@@ -106,12 +108,23 @@ func compare(ctx context.Context, o options) error {
 			return err
 		}
 	}
+	r.load = append(r.load, loadAverage())
 	text := r.text(o)
 	fmt.Println(text)
 	if o.out == "-" {
 		return nil
 	}
 	return insert(filepath.Join(o.out, "RESULTS.md"), text)
+}
+
+// loadAverage is how many processes ran or wanted to in the last minute (proc_loadavg(5)): what the figures are worth depends on it.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
 }
 
 // inFolder runs f with a fresh folder; what was written before is on disk by then, so that it takes no time of f.

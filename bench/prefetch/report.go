@@ -51,8 +51,8 @@ func (r result) text(o options) string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Fetching a model\n")
-	p("Written by `%s` on %s; it took %s. Machine: %d cores, loopback, %s; server and clients share it. Medians of %d rounds, in turns; whole processes, from start to end.", o.command,
-		r.began.UTC().Format("2006-01-02"), time.Since(r.began).Round(time.Second), runtime.NumCPU(), runtime.Version(), o.rounds)
+	p("Written by `%s` on %s; it took %s. Machine: %d cores, loopback, %s; server and clients share it, and its load average was %s before and %s after. Medians of %d rounds, in turns; whole processes, from start to end.", o.command,
+		r.began.UTC().Format("2006-01-02"), time.Since(r.began).Round(time.Second), runtime.NumCPU(), runtime.Version(), r.load[0], r.load[1], o.rounds)
 	p("Ours checks every byte against SHA256SUMS and flushes to disk before it ends; curl and aria2c do neither. What is fetched \"unverified\" is ours without the check, and is not published.\n")
 	p("| what | target | seen | |\n|---|---|---|---|")
 	for _, row := range r.rows {
