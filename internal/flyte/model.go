@@ -144,6 +144,10 @@ func (m *model) weights() {
 		m.unknown("model_path", value)
 	}
 	if yes, ok := m.app.get("stream_model").(python.Bool); ok && bool(yes) && path != nil {
+		if text, ok := path.(python.Text); ok && strings.HasPrefix(string(text), "s3://") {
+			m.put("stream_model", scalar("!!bool", "true"), "")
+			return
+		}
 		m.note(false, "stream_model: weights are read from disk here")
 	}
 }
