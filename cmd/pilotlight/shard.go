@@ -116,10 +116,15 @@ func (c cut) run(ctx context.Context, s *store.Store, k *weights.Keeper, log *sl
 }
 
 // cutUp has SGLang cut weights up, and prints the parts' folder.
-func cutUp(ctx context.Context, s *store.Store, log *slog.Logger, spec *backends.Spec, accelerator, whole string, found *store.Snapshot, stdout, stderr io.Writer) error {
+func cutUp(ctx context.Context, s *store.Store, log *slog.Logger, spec *backends.Spec, accelerator, whole string, found *store.Snapshot, stdout, stderr io.Writer) (err error) {
 	label := fmt.Sprintf("%s for --tp-size %d", spec.Model, spec.Shard.TP)
 	if found != nil {
 		label = fmt.Sprintf("%s for --tp-size %d", found.Repo, spec.Shard.TP)
+		use, problem := s.Use(ctx, found.Repo, store.User{Who: "pilotlight prefetch"}) // room for the parts must not be made of what they are made from
+		if problem != nil {
+			return problem
+		}
+		defer func() { err = errors.Join(err, use.Close()) }()
 	}
 	on, err := devicesOf(ctx, accelerator, spec.Shard.TP)
 	if err != nil {

@@ -254,6 +254,7 @@ func (r *reader) config(c *Config, root value) {
 			c.Prefetch = append(c.Prefetch, Prefetch{Name: m.Spec.Weights.Label(), Weights: m.Spec.Weights, Model: m.Name, Shard: m.Spec.Shard})
 		}
 	}
+	unserved(c, f.get("prefetch"))
 	unique(read)
 	linkNames(read)
 	r.fit(c, read)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"pilotlight/backends"
 	"pilotlight/backends/sglang/flags"
@@ -35,6 +36,21 @@ func (r *reader) sharding(f fields) (s backends.Shard, accelerator GPU) {
 		where.fail(fmt.Sprintf("has %d GPUs, and tp: %d takes %d", accelerator.Count, s.TP, s.TP), fmt.Sprintf("write %q", GPU{accelerator.Kind, s.TP}))
 	}
 	return s, accelerator
+}
+
+// unserved warns of entries of prefetch that ask for parts which nobody starts from: a gateway cuts weights up on the GPUs of a start.
+func unserved(c *Config, list value) {
+	if list.kind() != "a list" {
+		return // reported, or none
+	}
+	for _, item := range list.items() {
+		for _, p := range c.Prefetch {
+			served := slices.ContainsFunc(c.Models, func(m Model) bool { return m.Spec.Weights.Name == p.Name && m.Spec.Shard.TP > 0 })
+			if p.Line == item.line && p.Shard.TP > 0 && p.Model == "" && !served {
+				item.warn("asks for sharded weights that no model serves, so that no start of the gateway's cuts them up", "give a model model_path: store:"+p.Name+", or run pilotlight prefetch --all")
+			}
+		}
+	}
 }
 
 // checkSharding holds how a model's weights are cut up against the options and the GPUs that its replicas have.

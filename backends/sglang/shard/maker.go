@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"pilotlight/backends"
@@ -117,7 +118,7 @@ func diskFull(err error) error {
 	var f *backends.Failure
 	switch {
 	case errors.As(err, &f):
-	case errors.Is(err, store.ErrDiskFull):
+	case errors.Is(err, store.ErrDiskFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &backends.Failure{Class: backends.ClassDiskFull, Message: "the store's disk has no room for the sharded weights", Advice: "free space, or remove models: pilotlight models ls, pilotlight models rm", Err: err}
 	case errors.Is(err, store.ErrOverBudget):
 		return &backends.Failure{Class: backends.ClassDiskFull, Message: "the sharded weights do not fit in the store's budget", Advice: "raise store.max_bytes, or remove models: pilotlight models ls, pilotlight models rm", Err: err}
