@@ -25,6 +25,8 @@ type Model struct {
 	Split      []Share
 	Fallback   Fallback
 	Parameters []Parameter
+	// Shadow gets copies of a share of the requests, whose answers are dropped; without a Model there are none.
+	Shadow Share
 	// Created is shown in /v1/models: when the model came into the configuration, in Unix seconds.
 	Created int64
 	// Activator gives leases on replicas.

@@ -270,3 +270,44 @@ func TestModelsParameters(t *testing.T) {
 		t.Errorf("the engine was sent %s", seen)
 	}
 }
+
+// Copies are sent where there is room, and neither their answers nor their failures reach anybody.
+func TestShadow(t *testing.T) {
+	main, copied := &named{name: "main"}, &named{name: "copy", status: 500}
+	next := another(t, "next", 1, nil, copied)
+	awaitOpen(t, next)
+	next.Parameters = []Parameter{{Name: "top_k", Raw: []byte("3")}}
+	e := newEdge(t, edgeOptions{model: Model{Shadow: Share{next, 100}}, more: []*Model{next}}, main)
+	const requests = 10
+	for i := range requests {
+		resp, body := e.chat(fmt.Sprintf(`{"model":"test/model:1b","seed":%d,"priority":9}`, i))
+		if resp.StatusCode != 200 || !strings.Contains(body, `"by":"main"`) || resp.Header.Get("X-Pilotlight-Model") != "" {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		for deadline := time.Now().Add(10 * time.Second); next.Activator.Status().Replicas[0].InFlight > 0 || len(copied.seen()) <= i; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("request %d: %d copies, %d in flight", i, len(copied.seen()), next.Activator.Status().Replicas[0].InFlight)
+			}
+		}
+	}
+	for i, body := range copied.seen() {
+		if !strings.Contains(body, fmt.Sprintf(`"seed":%d`, i)) || !strings.Contains(body, `"model":"next"`) || !strings.Contains(body, `"top_k":3`) || strings.Contains(body, "priority") {
+			t.Errorf("copy %d is %s", i, body)
+		}
+	}
+	// One that is full is not waited for.
+	lease, ok := next.Activator.TryAcquire()
+	if !ok {
+		t.Fatal("no place at the shadow")
+	}
+	if resp, body := e.chat(`{"model":"test/model:1b"}`); resp.StatusCode != 200 {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	lease.Release()
+	if n := len(copied.seen()); n != requests || len(main.seen()) != requests+1 {
+		t.Errorf("%d copies of %d requests", n, len(main.seen()))
+	}
+	if log := e.log.String(); strings.Count(log, `"msg":"request"`) != requests+1 {
+		t.Error("copies are in the access log")
+	}
+}

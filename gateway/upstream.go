@@ -23,6 +23,9 @@ const (
 // send writes the request to the replica that was granted.
 func (x *exchange) send() error {
 	x.attempts++
+	if x.attempts == 1 && x.via != viaCold && x.via != viaFull && x.via != viaFailed && x.origin.Shadow.Model != nil {
+		x.shadow()
+	}
 	pool := x.target.Transport()
 	x.rec.trace.sending(x, pool.Endpoint())
 	x.prepare(pool.Endpoint())

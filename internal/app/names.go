@@ -17,6 +17,9 @@ func linkModels(models []*gateway.Model, c *config.Config) {
 		for _, s := range names.Split {
 			m.Split = append(m.Split, gateway.Share{Model: byName[s.Model], Percent: s.Percent})
 		}
+		if names.Shadow.Model != "" {
+			m.Shadow = gateway.Share{Model: byName[names.Shadow.Model], Percent: names.Shadow.Percent}
+		}
 		f := names.Fallback
 		m.Fallback = gateway.Fallback{After: f.After, Cold: f.Cold, Full: f.Full, Failed: f.Failed}
 		for _, name := range f.Models {

@@ -65,7 +65,7 @@ const maxClientName = 200
 func (r *reader) model(v value, c *Config) modelFields {
 	f := v.fields("name", "model_id", "aliases", "model_hf_path", "model_path", "stream_model", "resources", "gpu_share",
 		"extra_args", "env_vars", "requires_auth", "scaling", "prefetch", "image", "secrets", "pinned", "priority", "queue",
-		"cold", "timeouts", "routing", "split", "fallback",
+		"cold", "timeouts", "routing", "split", "fallback", "shadow",
 		"parameters", "backend", "limits")
 	read := modelFields{name: f.get("name"), id: f.get("model_id")}
 	if v.kind() != "a mapping" {

@@ -14,6 +14,7 @@ import (
 type Names struct {
 	Split    []Split
 	Fallback Fallback
+	Shadow   Split // gets copies; without a Model there are none
 	// Parameters are members of request bodies, defaults and overrides.
 	Parameters []gateway.Parameter
 }
@@ -35,9 +36,9 @@ type Fallback struct {
 const defaultFallbackAfter = 30 * time.Second
 
 // nameLinks are where a model names others, until all are known.
-type nameLinks struct{ split, fallback []value }
+type nameLinks struct{ split, fallback, shadow []value }
 
-// names reads split, fallback and parameters.
+// names reads split, fallback, shadow and parameters.
 func (r *reader) names(m *Model, f fields) (links nameLinks) {
 	total := 0.0
 	for _, item := range f.get("split").items() {
@@ -62,6 +63,20 @@ func (r *reader) names(m *Model, f fields) (links nameLinks) {
 	}
 	if total > 100+1e-9 {
 		f.get("split").fail(fmt.Sprintf("its parts are %g %% together", total), "keep them at 100 or below; what is left stays with this model")
+	}
+	if shadow := f.get("shadow"); shadow.given() {
+		part := shadow.fields("model", "percent")
+		if shadow.kind() == "a mapping" {
+			m.Names.Shadow = Split{Model: r.required(part.get("model"), "give the name of another model"), Percent: 100}
+			links.shadow = append(links.shadow, part.get("model"))
+		}
+		if percent := part.get("percent"); percent.given() {
+			n, ok := percent.fraction()
+			if ok && !(n > 0 && n <= 100) {
+				percent.fail("is not above 0 and at most 100", "")
+			}
+			m.Names.Shadow.Percent = n
+		}
 	}
 	fallback := f.get("fallback")
 	part := fallback.fields("models", "after", "on")
@@ -177,6 +192,9 @@ func linkNames(models []modelFields) {
 		for k, v := range models[i].links.split {
 			check(m, v, m.Names.Split[k].Model, seen)
 		}
+		for _, v := range models[i].links.shadow {
+			check(m, v, m.Names.Shadow.Model, map[string]bool{})
+		}
 		seen = map[string]bool{}
 		for k, v := range models[i].links.fallback {
 			check(m, v, m.Names.Fallback.Models[k], seen)
@@ -200,6 +218,9 @@ func (d *describer) names(m *Model) {
 			}
 		}
 		d.line(1, "fallback     %s, if it is %s", strings.Join(f.Models, ", "), strings.Join(on, ", or "))
+	}
+	if s := m.Names.Shadow; s.Model != "" {
+		d.line(1, "shadow       copies of %g %% of the requests go to %s, and their answers nowhere", s.Percent, s.Model)
 	}
 	for _, p := range m.Names.Parameters {
 		kind := "default"
