@@ -108,6 +108,7 @@ func TestCheckAllows(t *testing.T) {
 	want := map[string]string{
 		"AWS_ENDPOINT_URL": server.URL, "AWS_ENDPOINT_URL_S3": server.URL, "RUNAI_STREAMER_S3_ENDPOINT": server.URL, "AWS_REGION": "us-east-1",
 		"AWS_DEFAULT_REGION": "us-east-1", "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0", "AWS_EC2_METADATA_DISABLED": "true",
+		"RUNAI_STREAMER_CHUNK_BYTESIZE": "2097152", "RUNAI_STREAMER_OBJ_CONCURRENCY": "64",
 	}
 	if !maps.Equal(plan.Env, want) {
 		t.Errorf("got %v, want %v", plan.Env, want)

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -75,12 +77,13 @@ func (s *s3) end() error {
 	return err
 }
 
-// env is the environment of a client that reaches the server at endpoint.
+// env is the environment of a client that reaches the server at endpoint, with the loader's own settings of whoever measures.
 func (s *s3) env(endpoint string) []string {
-	return []string{
-		"PATH=" + os.Getenv("PATH"), "AWS_ENDPOINT_URL=" + endpoint, "AWS_ACCESS_KEY_ID=" + accessKey, "AWS_SECRET_ACCESS_KEY=" + secretKey,
+	env := slices.DeleteFunc(os.Environ(), func(entry string) bool { return !strings.HasPrefix(entry, "RUNAI_STREAMER_") })
+	return append(env,
+		"PATH="+os.Getenv("PATH"), "AWS_ENDPOINT_URL="+endpoint, "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey,
 		"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true",
-	}
+	)
 }
 
 const uploadScript = `import boto3, os, sys
