@@ -251,7 +251,7 @@ func TestBudgetOfTheStore(t *testing.T) {
 		}
 	}
 	life := "scaling: {replicas: [0, 1], scaledown_after: 1}"
-	s := serve(t, config(fromStore(simModel(t, "a", life, "--sim-start", "200ms"), "model_path: store:a"),
+	s := serve(t, config(fromStore(simModel(t, "a", life, "--sim-start", "200ms", "--sim-itl", "50ms"), "model_path: store:a"),
 		fromStore(simModel(t, "b", life, "--sim-start", "200ms"), "model_path: store:b"))+"store: {max_bytes: 10MiB}\n")
 	if _, errs, code := pilotlight(t, "prefetch", filepath.Join(folders, "a"), "--name", "a", "-c", s.File); code != 0 {
 		t.Fatalf("prefetch: %d, %s", code, errs)
@@ -259,7 +259,7 @@ func TestBudgetOfTheStore(t *testing.T) {
 	s.ask(t.Context(), "a", "a", "one", false).wants(t, "one", false)
 	stay, leave := context.WithCancel(t.Context())
 	defer leave()
-	go s.send(stay, s.Key("a"), `{"messages":[{"role":"user","content":"go on"}],"model":"a","stream":true,"max_tokens":100000}`, true)
+	go s.send(stay, s.Key("a"), `{"messages":[{"role":"user","content":"go on"}],"model":"a","stream":true,"max_tokens":1000}`, true)
 	s.Until(10*time.Second, "a request is in flight", func() bool { m := s.model("a"); return len(m.Replicas) == 1 && m.Replicas[0].InFlight > 0 })
 	if _, errs, code := pilotlight(t, "prefetch", filepath.Join(folders, "b"), "--name", "b", "-c", s.File); code != 1 || !strings.Contains(errs, "do not fit in the store's budget") {
 		t.Errorf("prefetch while the other runs: %d, %s", code, errs)
