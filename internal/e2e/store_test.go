@@ -77,8 +77,8 @@ func pilotlight(t *testing.T, args ...string) (stdout, stderr string, code int) 
 // A cold model whose weights are nowhere on this machine: fetched, started, answered, for all that wait by one download.
 func TestColdRequestFetchesTheModel(t *testing.T) {
 	hub, store := hubFor(t)
-	slowly(hub, 3<<20)
-	s := serve(t, config(fromStore(simModel(t, "m", "scaling: {replicas: [0, 1], scaledown_after: 5}\ncold: {grace: 100ms, heartbeat: 100ms}", "--sim-start", "1s"), "model_path: store:org/model")))
+	slowly(hub, 12<<20)
+	s := serve(t, config(fromStore(simModel(t, "m", "scaling: {replicas: [0, 1], scaledown_after: 2}\ncold: {grace: 100ms, heartbeat: 100ms}", "--sim-start", "1s"), "model_path: store:org/model")))
 	answers := make([]answer, 4)
 	var wg sync.WaitGroup
 	for i := range answers {
