@@ -345,6 +345,7 @@ func TestDevicesArePreemptedOnlyFromTheIdle(t *testing.T) {
 			t.Errorf("preempting an idle replica: %v", err)
 		}
 		last := wait(t, k)
+		synctest.Wait() // the place is given before the state is published
 		if s := k.Status(); s.Reason != "" || s.State != Ready {
 			t.Errorf("with devices: %+v", s)
 		}
